@@ -1,0 +1,201 @@
+package conns
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+const procDir = "/proc"
+
+// Sockets returns the inodes of the sockets that process pid has open. Those of another user's process can't be read without
+// privilege ([fs.ErrPermission]); a process that is gone is [fs.ErrNotExist] or unix.ESRCH.
+func Sockets(pid int) (map[uint64]bool, error) {
+	inodes := map[uint64]bool{}
+	if err := addSockets(inodes, pid); err != nil {
+		return nil, err
+	}
+	return inodes, nil
+}
+
+func addSockets(inodes map[uint64]bool, pid int) error {
+	err := eachSocket(pid, func(inode uint64) { inodes[inode] = true })
+	if err != nil {
+		return fmt.Errorf("can't list sockets of process %d: %w", pid, err)
+	}
+	return nil
+}
+
+// eachSocket calls f for each descriptor of pid that is a socket.
+func eachSocket(pid int, f func(inode uint64)) error {
+	dir, err := os.Open(filepath.Join(procDir, strconv.Itoa(pid), "fd"))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return err
+	}
+	var link [64]byte // a longer link is no socket
+	at := int(dir.Fd())
+	for _, name := range names {
+		// A descriptor that was closed meanwhile is none.
+		if n, err := unix.Readlinkat(at, name, link[:]); err == nil {
+			if inode, ok := socketInode(link[:n]); ok {
+				f(inode)
+			}
+		}
+	}
+	return nil
+}
+
+// socketInode reads a link of the form "socket:[4711]".
+func socketInode(link []byte) (uint64, bool) {
+	number, ok := bytes.CutPrefix(link, []byte("socket:["))
+	if !ok {
+		return 0, false
+	}
+	number, ok = bytes.CutSuffix(number, []byte("]"))
+	if !ok {
+		return 0, false
+	}
+	inode, err := strconv.ParseUint(string(number), 10, 64)
+	return inode, err == nil
+}
+
+// processes returns the ids of all processes, ascending.
+func processes() ([]int, error) {
+	dir, err := os.Open(procDir)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for _, name := range names {
+		if pid, err := strconv.Atoi(name); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	slices.Sort(pids)
+	return pids, nil
+}
+
+// Group returns the processes of process group pgid, ascending, without those that have ended and are not reaped. Its cost
+// grows with the number of processes on the machine. A group without processes is no error.
+func Group(pgid int) ([]int, error) {
+	pids, err := processes()
+	if err != nil {
+		return nil, fmt.Errorf("can't list process group %d: %w", pgid, err)
+	}
+	var members []int
+	for _, pid := range pids {
+		// A process that ended since the listing can't be read; it is no member any more.
+		stat, err := os.ReadFile(filepath.Join(procDir, strconv.Itoa(pid), "stat"))
+		if err != nil {
+			continue
+		}
+		if state, group, ok := parseStat(stat); ok && group == pgid && state != 'Z' && state != 'X' {
+			members = append(members, pid)
+		}
+	}
+	return members, nil
+}
+
+// parseStat reads state and process group from /proc/PID/stat: "pid (name) state ppid pgrp …". The name may hold anything,
+// ')' and spaces too, so the fields are counted from the last ')'.
+func parseStat(b []byte) (state byte, pgrp int, ok bool) {
+	i := bytes.LastIndexByte(b, ')')
+	if i < 0 {
+		return 0, 0, false
+	}
+	fields := strings.Fields(string(b[i+1:]))
+	if len(fields) < 3 {
+		return 0, 0, false
+	}
+	pgrp, err := strconv.Atoi(fields[2])
+	return fields[0][0], pgrp, err == nil
+}
+
+// Owners returns for each of the socket inodes a process that has it open, the one with the lowest id; an inode of which none
+// is found is missing. It reads the descriptors of every process until it has them all, so it is for error messages, not for
+// loops. Processes that may not be read are passed over.
+func Owners(ctx context.Context, inodes ...uint64) (map[uint64]Owner, error) {
+	pids, err := processes()
+	if err != nil {
+		return nil, fmt.Errorf("can't list processes: %w", err)
+	}
+	missing := make(map[uint64]bool, len(inodes))
+	for _, inode := range inodes {
+		missing[inode] = inode != 0
+	}
+	delete(missing, 0)
+	owners := map[uint64]Owner{}
+	for _, pid := range pids {
+		if len(missing) == 0 {
+			break
+		}
+		if err := ctx.Err(); err != nil {
+			return owners, err
+		}
+		own(owners, missing, pid)
+	}
+	return owners, nil
+}
+
+// own moves the inodes that process pid has open from missing to owners.
+func own(owners map[uint64]Owner, missing map[uint64]bool, pid int) {
+	var found []uint64
+	err := eachSocket(pid, func(inode uint64) {
+		if missing[inode] {
+			found = append(found, inode)
+			delete(missing, inode)
+		}
+	})
+	if err != nil || len(found) == 0 {
+		return // not ours to read, or gone: best effort
+	}
+	owner := readOwner(pid)
+	for _, inode := range found {
+		owners[inode] = owner
+	}
+}
+
+// readOwner says who pid is, as far as that can still be read.
+func readOwner(pid int) Owner {
+	dir := filepath.Join(procDir, strconv.Itoa(pid))
+	owner := Owner{PID: pid}
+	if comm, err := os.ReadFile(filepath.Join(dir, "comm")); err == nil {
+		owner.Name = strings.TrimSuffix(string(comm), "\n")
+	}
+	if status, err := os.ReadFile(filepath.Join(dir, "status")); err == nil {
+		owner.UID = effectiveUID(status)
+	}
+	return owner
+}
+
+// effectiveUID is the second number after "Uid:" in /proc/PID/status.
+func effectiveUID(status []byte) uint32 {
+	for line := range strings.Lines(string(status)) {
+		rest, ok := strings.CutPrefix(line, "Uid:")
+		if !ok {
+			continue
+		}
+		if fields := strings.Fields(rest); len(fields) > 1 {
+			uid, _ := strconv.ParseUint(fields[1], 10, 32)
+			return uint32(uid)
+		}
+	}
+	return 0
+}
