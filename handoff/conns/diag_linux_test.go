@@ -123,6 +123,22 @@ func TestHalfOpen(t *testing.T) {
 	}
 }
 
+// Nobody will ever accept such a connection, but it is there until its timer strikes: whoever waits for half-open ones to go
+// needs a deadline.
+func TestHalfOpenOutlivesItsListener(t *testing.T) {
+	d := openDiag(t)
+	ln := listen(t, "tcp4", "127.0.0.1:0", deferAccept)
+	client := connect(t, ln, "127.0.0.1")
+	ln.Close()
+	found, ok, err := d.Lookup(deadline(t), server(client))
+	if err != nil || !ok || found.State != SynRecv {
+		t.Errorf("lookup = %+v, %v, %v; want it half-open", found, ok, err)
+	}
+	if got := dump(t, d, Query{Ports: []uint16{found.Local.Port()}}); len(got) != 1 || got[0].Cookie != found.Cookie {
+		t.Errorf("dump = %+v, want the half-open one", got)
+	}
+}
+
 func TestLookup(t *testing.T) {
 	for _, way := range ways {
 		t.Run(way.name, func(t *testing.T) {
