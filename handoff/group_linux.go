@@ -1,0 +1,277 @@
+package handoff
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// group is an SO_REUSEPORT group: each listener has a socket of its own, and a
+// classic BPF program chooses among them.
+type group struct {
+	ep       *Endpoint
+	array    array
+	refusing []*Listener // bound but shut down, see refuse
+}
+
+// attempts bounds how often opening starts over because a loose member left in
+// the middle of it.
+const attempts = 8
+
+func newSteering(ep *Endpoint) steering {
+	if ep.options.Shared {
+		return &shared{ep: ep}
+	}
+	return &group{ep: ep}
+}
+
+func (g *group) kind() string { return "cbpf" }
+
+func (g *group) members() []*Listener {
+	return append(g.array[:len(g.array):len(g.array)], g.refusing...)
+}
+
+// open joins a listener at the array's end, with as many pads behind it as
+// there are loose members. One of those leaving in between would make the new
+// one's place uncertain: then it is given up and opened again.
+func (g *group) open() (*Listener, error) {
+	if len(g.array) == 0 && len(g.refusing) > 0 {
+		return nil, fmt.Errorf("the endpoint refuses connections; resume it first")
+	}
+	for range attempts {
+		if _, err := g.refresh(); err != nil {
+			return nil, err
+		}
+		l, err := g.join(false)
+		if err != nil {
+			return nil, err
+		}
+		if err := g.pad(); err != nil {
+			return nil, err
+		}
+		left, err := g.refresh()
+		if err != nil || len(left) == 0 {
+			return l, err
+		}
+		if err := g.close(l); err != nil {
+			return nil, err
+		}
+	}
+	return nil, fmt.Errorf("generations keep leaving the address")
+}
+
+// join opens one socket. The first of a group gets its program right after listen:
+// alone it gets everything whatever a program says, and an attach between bind and
+// listen would make listen fail where an overlapping address of the same port is
+// held too (inet_bind_conflict in net/ipv4/inet_connection_sock.c).
+func (g *group) join(pad bool) (*Listener, error) {
+	fd, err := bindSocket(g.ep)
+	if err != nil {
+		return nil, err
+	}
+	l := &Listener{ep: g.ep, fd: fd, pad: pad}
+	if l.inode, err = inodeOf(fd); err == nil {
+		err = g.listen(l)
+	}
+	if err == nil && len(g.array) == 1 {
+		err = attach(fd, program(indices{live: []uint32{0}}))
+	}
+	if err != nil {
+		g.array = g.array.removed(l)
+		unix.Close(fd)
+		return nil, err
+	}
+	return l, nil
+}
+
+func (g *group) listen(l *Listener) error {
+	if err := unix.Listen(l.fd, backlog(g.ep.spec)); err != nil {
+		return inUse(g.ep, err)
+	}
+	g.array = append(g.array, l)
+	l.member = true
+	return nil
+}
+
+// pad lets as many pads join as the loose members make necessary.
+func (g *group) pad() error {
+	for range g.array.padsMissing() {
+		if _, err := g.join(true); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (g *group) steer(p Plan) error { return g.attachPlan(p) }
+
+func (g *group) attachPlan(p Plan) error {
+	in := indices{live: g.places(p.Live), candidate: g.places(p.Candidate), probe: g.places(p.Probe), share: p.Share}
+	if len(in.live) == 0 {
+		return nil
+	}
+	// Never through one that was shut down: that spoils its next listen.
+	return attach(g.array[in.live[0]].fd, program(in))
+}
+
+func (g *group) places(of []*Listener) []uint32 {
+	var places []uint32
+	for _, l := range of {
+		if i := g.array.index(l); i >= 0 {
+			places = append(places, uint32(i))
+		}
+	}
+	return places
+}
+
+func (g *group) loosen(l *Listener) error {
+	l.loose = true
+	return g.pad()
+}
+
+// refresh looks which members have left by themselves.
+func (g *group) refresh() ([]*Listener, error) {
+	var left []*Listener
+	for _, l := range append(array(nil), g.array...) {
+		if l.pad {
+			continue
+		}
+		listening, err := isListening(l.fd)
+		if err != nil {
+			return left, err
+		}
+		if listening {
+			continue
+		}
+		if err := g.forget(l); err != nil {
+			return left, err
+		}
+		left = append(left, l)
+	}
+	return left, nil
+}
+
+// forget takes a member that is out of the kernel's array out of the mirror
+// too, and names the new places of those that moved.
+func (g *group) forget(l *Listener) error {
+	moved := g.array[len(g.array)-1]
+	g.array = g.array.removed(l)
+	l.member = false
+	if moved == l || !g.ep.plan.names(moved) {
+		return nil
+	}
+	return g.attachPlan(g.ep.plan)
+}
+
+// relisten joins again at the end. A program still in force is the group's;
+// where there was nobody else it died with the last member and is attached
+// anew, after listen: through a listener that is shut down it would take no
+// effect and spoil the next listen.
+func (g *group) relisten(l *Listener) error {
+	if l.member {
+		return nil
+	}
+	l.loose = false
+	if err := g.listen(l); err != nil {
+		return err
+	}
+	if err := g.attachPlan(g.ep.plan); err != nil {
+		return err
+	}
+	return g.pad()
+}
+
+// close looks first who has left by himself, since each decision is made on the
+// mirror.
+func (g *group) close(l *Listener) error {
+	if _, err := g.refresh(); err != nil {
+		return err
+	}
+	if l.member {
+		if err := g.leave(l); err != nil {
+			return err
+		}
+	}
+	g.ep.plan = g.ep.plan.without(l)
+	if err := l.closeFD(); err != nil {
+		return err
+	}
+	return g.collectPads()
+}
+
+// leave takes l out. Loose first, so that pads stand where they are needed.
+func (g *group) leave(l *Listener) error {
+	if !g.array.mayLeave(l, g.ep.plan.names) {
+		l.loose = true
+		if err := g.pad(); err != nil {
+			return err
+		}
+	}
+	shutdown(l.fd)
+	return g.forget(l)
+}
+
+// collectPads closes the pads that hold no place any more.
+func (g *group) collectPads() error {
+	for _, p := range append(array(nil), g.array...) {
+		if !p.pad || !g.array.mayLeave(p, g.ep.plan.names) {
+			continue
+		}
+		shutdown(p.fd)
+		if err := g.forget(p); err != nil {
+			return err
+		}
+		if err := p.closeFD(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// refuse shuts every socket down; they stay bound, so nobody else can take the
+// address, and can listen again.
+func (g *group) refuse() error {
+	for _, l := range g.array {
+		if l.loose {
+			return ErrServing
+		}
+	}
+	for _, l := range append(array(nil), g.array...) {
+		g.ep.unwatch(l)
+		shutdown(l.fd)
+		l.member = false
+		if l.pad {
+			if err := l.closeFD(); err != nil {
+				return err
+			}
+			continue
+		}
+		g.refusing = append(g.refusing, l)
+	}
+	g.array = nil
+	return nil
+}
+
+func (g *group) resume() error {
+	waiting := g.refusing
+	g.refusing = nil
+	for _, l := range waiting {
+		if err := g.relisten(l); err != nil {
+			return err
+		}
+		if err := g.ep.watch(l); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// attach puts a program in force for the whole group of fd, which must be bound
+// alone or listening (socket(7), SO_ATTACH_REUSEPORT_CBPF).
+func attach(fd int, p []unix.SockFilter) error {
+	prog := unix.SockFprog{Len: uint16(len(p)), Filter: &p[0]}
+	if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF, &prog); err != nil {
+		return fmt.Errorf("can't attach a steering program: %w", err)
+	}
+	return nil
+}

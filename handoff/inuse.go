@@ -1,0 +1,119 @@
+package handoff
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gapless-dev/gapless/handoff/conns"
+)
+
+// InUseError says that somebody else listens at an address.
+type InUseError struct {
+	Addr netip.AddrPort
+	PID  int    // 0 if the owner could not be found
+	Name string // of the owner's program
+	UID  uint32
+	Err  error
+}
+
+func (e *InUseError) Error() string {
+	switch {
+	case e.PID != 0:
+		return fmt.Sprintf("in use by pid %d (%s); stop it, or choose another address", e.PID, e.Name)
+	case e.UID != 0:
+		return fmt.Sprintf("in use by a process of uid %d; stop it, or choose another address", e.UID)
+	}
+	return "in use by a process that this user may not see; stop it, or choose another address"
+}
+
+func (e *InUseError) Unwrap() error { return e.Err }
+
+// lookTimeout bounds the search for the owner of an address, which reads /proc.
+const lookTimeout = 3 * time.Second
+
+// inUse turns the kernel's answer to bind or listen into one that a person can
+// act on.
+func inUse(ep *Endpoint, err error) error {
+	switch {
+	case errors.Is(err, unix.EADDRINUSE):
+		ctx, cancel := context.WithTimeout(context.Background(), lookTimeout)
+		defer cancel()
+		if foreign, lookErr := ep.Foreign(ctx); lookErr == nil && len(foreign) > 0 {
+			return foreign[0]
+		}
+		return &InUseError{Addr: ep.addr, Err: err}
+	case errors.Is(err, unix.EACCES):
+		return fmt.Errorf(`%w; run as root, or "setcap cap_net_bind_service+ep $(command -v gapless)"`, err)
+	case errors.Is(err, unix.EADDRNOTAVAIL):
+		return fmt.Errorf("%w: no interface of this machine has that address", err)
+	}
+	return err
+}
+
+// Foreign finds listeners of other processes that take, or could take, traffic
+// of this endpoint: any on its port whose address overlaps, whatever its family,
+// device or flags, since one with another key is a group of its own and may take
+// precedence. It reads the kernel's list of listeners, and /proc for the owners.
+func (ep *Endpoint) Foreign(ctx context.Context, known ...uint64) ([]*InUseError, error) {
+	known = append(known, ep.Inodes()...)
+	return Foreign(ctx, ep.addr, known)
+}
+
+// Foreign is the same for any goroutine: known are the inodes of one's own
+// listeners.
+func Foreign(ctx context.Context, at netip.AddrPort, known []uint64) ([]*InUseError, error) {
+	found, err := listenersAt(ctx, at.Port())
+	if err != nil {
+		return nil, err
+	}
+	var foreign []*InUseError
+	var inodes []uint64
+	for _, c := range found {
+		if !slices.Contains(known, c.Inode) && overlap(at.Addr(), c.Local.Addr()) {
+			foreign = append(foreign, &InUseError{Addr: c.Local, UID: c.UID, Err: unix.EADDRINUSE})
+			inodes = append(inodes, c.Inode)
+		}
+	}
+	if len(foreign) == 0 {
+		return nil, nil
+	}
+	owners, err := conns.Owners(ctx, inodes...)
+	for i, f := range foreign {
+		f.PID, f.Name = owners[inodes[i]].PID, owners[inodes[i]].Name
+	}
+	return foreign, err
+}
+
+func listenersAt(ctx context.Context, port uint16) ([]conns.Conn, error) {
+	d, err := conns.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	return d.Dump(ctx, conns.Query{States: conns.Set(conns.Listen), Ports: []uint16{port}})
+}
+
+// Inodes are those of all listeners open here.
+func (ep *Endpoint) Inodes() []uint64 {
+	var inodes []uint64
+	for _, l := range ep.steering.members() {
+		inodes = append(inodes, l.inode)
+	}
+	return inodes
+}
+
+// overlap is generous: a wildcard of IPv6 meets everything, since it may serve
+// both families.
+func overlap(a, b netip.Addr) bool {
+	return a.WithZone("") == b.WithZone("") || covers(a, b) || covers(b, a)
+}
+
+func covers(wildcard, a netip.Addr) bool {
+	return wildcard.IsUnspecified() && (wildcard.Is6() || a.Is4())
+}

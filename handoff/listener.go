@@ -1,0 +1,80 @@
+package handoff
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// Listener is one open socket at an endpoint. Its methods may be called by the
+// goroutine that owns the endpoint only.
+type Listener struct {
+	ep    *Endpoint
+	fd    int
+	inode uint64
+
+	pad    bool // ours alone: it holds a place in the array and serves nobody
+	loose  bool // its daemon may take it out of the array at any moment
+	member bool // it is in the kernel's array
+	closed bool
+}
+
+// FD is the descriptor. It belongs to the listener: pass it on with [Send] or
+// duplicate it, but never close it.
+func (l *Listener) FD() int { return l.fd }
+
+// Inode identifies the socket in /proc/PID/fd and in sock_diag.
+func (l *Listener) Inode() uint64 { return l.inode }
+
+// Endpoint is the address that the listener is open at.
+func (l *Listener) Endpoint() *Endpoint { return l.ep }
+
+// Queue tells how many connections wait to be accepted and how many may.
+// It fails with an error wrapping errors.ErrUnsupported where the system does
+// not tell (TCP_INFO of a listening socket: tcpi_unacked and tcpi_sacked,
+// tcp_get_info in net/ipv4/tcp.c).
+func (l *Listener) Queue() (waiting, limit int, err error) { return queue(l.fd) }
+
+// SetBlocking puts the open file description into blocking mode, as daemons
+// expect of an inherited socket. One that had it before may have changed that.
+func (l *Listener) SetBlocking() error {
+	if err := unix.SetNonblock(l.fd, false); err != nil {
+		return fmt.Errorf("can't make %s blocking: %w", l, err)
+	}
+	return nil
+}
+
+// Accept takes a waiting connection off the queue; ok is false when there is
+// none. It is for a listener whose daemon is gone. The caller owns fd.
+func (l *Listener) Accept() (fd int, ok bool, err error) {
+	if err := unix.SetNonblock(l.fd, true); err != nil {
+		return -1, false, fmt.Errorf("can't accept from %s: %w", l, err)
+	}
+	return accept(l.fd)
+}
+
+func (l *Listener) String() string {
+	if l.pad {
+		return fmt.Sprintf("pad %d at %s", l.inode, l.ep.Addr())
+	}
+	return fmt.Sprintf("listener %d at %s", l.inode, l.ep.Addr())
+}
+
+func (l *Listener) closeFD() error {
+	if l.closed {
+		return nil
+	}
+	l.closed, l.member = true, false
+	if err := unix.Close(l.fd); err != nil {
+		return fmt.Errorf("can't close %s: %w", l, err)
+	}
+	return nil
+}
+
+func inodeOf(fd int) (uint64, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return 0, fmt.Errorf("can't stat a socket: %w", err)
+	}
+	return st.Ino, nil
+}
