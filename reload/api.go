@@ -1,0 +1,94 @@
+package reload
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/gapless-dev/gapless/reload/state"
+)
+
+// Exit codes of the command, which a Failure carries so that whoever asked can end
+// with it.
+const (
+	CodeFailed     = 1
+	CodeNotRunning = 3
+	CodeRefused    = 10 // refused before it ran, or failed its probe
+	CodeNotReady   = 11 // ended before it was ready, or was too late
+	CodeBusy       = 75
+)
+
+// Status is the service as it is, with what was measured just now.
+type Status struct {
+	Schema int `json:"schema"`
+	state.Service
+	HolderPID int                `json:"holder_pid"`
+	Measured  []MeasuredSockets  `json:"measured"`
+	Queues    []MeasuredEndpoint `json:"queues"`
+}
+
+// MeasuredSockets is what a generation has open; Connections is -1 where it can't be told.
+type MeasuredSockets struct {
+	Generation  int `json:"generation"`
+	Connections int `json:"connections"`
+	Queue       int `json:"queue"`       // not accepted yet, over all its listeners
+	QueueLimit  int `json:"queue_limit"` // of them together
+}
+
+// MeasuredEndpoint is the queue that waits for the next generation, where nobody is live.
+type MeasuredEndpoint struct {
+	Endpoint   string `json:"endpoint"`
+	Queue      int    `json:"queue"`
+	QueueLimit int    `json:"queue_limit"`
+}
+
+// Result is the answer to a reload or a start that went well.
+type Result struct {
+	Service    string        `json:"service"`
+	Generation int           `json:"generation"`
+	Took       time.Duration `json:"took_ns"`
+	// Draining are the generations that finish what they have, and DrainTimeout is
+	// how long they have for it.
+	Draining     []int         `json:"draining,omitempty"`
+	Connections  int           `json:"draining_connections"`
+	DrainTimeout time.Duration `json:"drain_timeout_ns"`
+}
+
+// Failure is the answer to a request that did not succeed. What served before
+// still does.
+type Failure struct {
+	Code       int      `json:"code"`
+	Service    string   `json:"service"`
+	Generation int      `json:"generation,omitempty"`
+	Reason     string   `json:"reason"`
+	Exit       string   `json:"exit,omitempty"`  // how the candidate ended, by name
+	Lines      []string `json:"lines,omitempty"` // the last it said, at most 20
+	// ExitCode of the daemon as a shell would report it; -1 if it did not end.
+	ExitCode int `json:"exit_code"`
+}
+
+func (f *Failure) Error() string {
+	if f.Generation == 0 {
+		return fmt.Sprintf("%s: %s", f.Service, f.Reason)
+	}
+	return fmt.Sprintf("%s: generation %d %s", f.Service, f.Generation, f.Reason)
+}
+
+// Event is something that happened; Kind is stable.
+type Event struct {
+	Time       time.Time      `json:"time"`
+	Seq        uint64         `json:"seq"`
+	Service    string         `json:"service"`
+	Kind       string         `json:"event"`
+	Level      string         `json:"level"` // info, warn or error
+	Generation int            `json:"generation,omitempty"`
+	Text       string         `json:"message"`
+	Fields     map[string]any `json:"fields,omitempty"`
+}
+
+// ReloadOptions for [Service.Reload].
+type ReloadOptions struct {
+	// Reason is shown in status and events: "SIGHUP", "reload by uid 0".
+	Reason string
+	// IfGeneration, if not 0, refuses the reload unless that one is live.
+	IfGeneration int
+}

@@ -1,0 +1,119 @@
+package reload
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/gapless-dev/gapless/handoff"
+	"github.com/gapless-dev/gapless/reload/ready"
+)
+
+// Restart says when a daemon that has ended is started again.
+type Restart string
+
+// The policies. OnFailure is for an exit status other than 0, and signals.
+const (
+	RestartNo        Restart = "no"
+	RestartOnFailure Restart = "on-failure"
+	RestartAlways    Restart = "always"
+)
+
+// Config of a service. The zero value of a field is its default.
+type Config struct {
+	Name    string
+	Command []string
+	// Dir is where the command is looked up and run; made absolute by [New], and
+	// resolved anew at each start.
+	Dir string
+	// Env is the daemon's environment, less what gapless sets. EnvFile, read at each
+	// start, adds to it.
+	Env     []string
+	EnvFile string
+	User    string
+	Group   string
+	// Specs are the endpoints. Shared makes generations share each listener, as on
+	// systems that can't steer.
+	Specs  []handoff.Spec
+	Shared bool
+
+	Ready        ready.Options
+	ReadyTimeout time.Duration // 30 s
+	DrainTimeout time.Duration // 30 s
+	StopSignal   syscall.Signal
+	StopTimeout  time.Duration // 8 s
+	MaxDraining  int           // 4
+	// HoldTimeout: with no live generation for longer, connections are refused;
+	// negative holds for ever. 60 s.
+	HoldTimeout time.Duration
+	Restart     Restart // on-failure
+	PIDFile     string
+	Stdin       bool // the daemon gets the holder's standard input, not /dev/null
+
+	// Stdout and Stderr get what the daemons say.
+	Stdout, Stderr io.Writer
+	// Shim is the command that runs [spawn.Shim].
+	Shim []string
+	// Relay hands connections that no daemon can accept any more to whoever serves
+	// the address. The descriptors are Relay's to close, also on error.
+	Relay func(ctx context.Context, to string, clients []handoff.File) error
+	Log   zerolog.Logger
+}
+
+func (c Config) withDefaults() (Config, error) {
+	if len(c.Command) == 0 {
+		return c, fmt.Errorf("can't run a service without a command")
+	}
+	dir, err := filepath.Abs(c.Dir)
+	if err != nil {
+		return c, fmt.Errorf("can't resolve the directory: %w", err)
+	}
+	c.Dir = dir
+	setDefault(&c.Name, NameOf(c.Command))
+	setDefault(&c.ReadyTimeout, 30*time.Second)
+	setDefault(&c.DrainTimeout, 30*time.Second)
+	setDefault(&c.StopSignal, syscall.SIGTERM)
+	setDefault(&c.StopTimeout, 8*time.Second)
+	setDefault(&c.MaxDraining, 4)
+	setDefault(&c.HoldTimeout, 60*time.Second)
+	setDefault(&c.Restart, RestartOnFailure)
+	setDefault(&c.Ready.Mode, ready.Auto)
+	setDefault(&c.Stdout, io.Discard)
+	setDefault(&c.Stderr, io.Discard)
+	return c, nil
+}
+
+func setDefault[T comparable](at *T, value T) {
+	var zero T
+	if *at == zero {
+		*at = value
+	}
+}
+
+// NameOf is a service's name if none is given: the base name of its command, or of
+// the script where the command is an interpreter.
+func NameOf(command []string) string {
+	base := filepath.Base(command[0])
+	if !isInterpreter(base) {
+		return base
+	}
+	for _, arg := range command[1:] {
+		if !strings.HasPrefix(arg, "-") {
+			name := filepath.Base(arg)
+			return strings.TrimSuffix(name, filepath.Ext(name))
+		}
+	}
+	return base
+}
+
+func isInterpreter(base string) bool {
+	known := []string{"bash", "bun", "dash", "deno", "env", "java", "lua", "node", "nodejs", "perl", "php", "python", "ruby", "sh", "zsh"}
+	return slices.Contains(known, strings.TrimRight(base, "0123456789."))
+}

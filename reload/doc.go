@@ -1,0 +1,35 @@
+// Package reload runs generations of a daemon on sockets that outlive them: it
+// starts a candidate, waits until it is ready, lets the kernel send new connections
+// to it, and ends the old generation when nothing is on its way to it any more.
+//
+// # Life of a generation
+//
+//	starting ──ready──▶ live ──superseded──▶ draining ──▶ gone
+//	    │                 │
+//	    └──▶ failed       └──crashed──▶ gone; its listeners go to the replacement
+//
+// A candidate has listeners of its own and no traffic; one that fails leaves its
+// log and the reason. At the switch every endpoint is steered to the candidate's
+// listeners. The old generation is told to stop once it has settled
+// ([handoff.Settler]), exactly once; what is left after its time is killed with its
+// process group. A listener is closed when the processes of its generation are
+// gone. Should clients wait in it even then, they are handed to the live generation
+// and counted; the count is 0 unless a daemon died before it had settled.
+//
+// While nobody is live, the clients wait in the reserve, a listener that belongs to
+// the next generation: that of a live generation that crashed, or one made when the
+// service was stopped.
+//
+// # Who owns what
+//
+// One goroutine, that of [Service.Run], owns a service: its state, endpoints,
+// listeners and rollouts. Everybody else, the service's own helpers included, sends
+// it functions through the inbox and gets answers by channels; there is no lock.
+// Helpers (waiting for readiness, for settling, for a process) run in goroutines
+// that end with the service's context, and Run waits for all of them.
+//
+// If the holder dies the daemons serve on: they have duplicates of their listeners,
+// and what they write goes into pipes that stay open. If a daemon dies the holder
+// has the listeners. All that would have to survive the holder is data in
+// [state.Service].
+package reload

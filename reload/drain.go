@@ -1,0 +1,130 @@
+package reload
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/gapless-dev/gapless/handoff"
+	"github.com/gapless-dev/gapless/reload/state"
+)
+
+// settleTimeout is more than settling can take: a handshake's limit and an
+// answer's, one after the other.
+const settleTimeout = 15 * time.Second
+
+// drain begins the end of a generation that new connections no longer go to.
+func (s *Service) drain(g *generation) {
+	s.record(g).Phase = state.Draining
+	g.unsettled = true
+	settler, err := handoff.NewSettler(present(g.listeners)...)
+	if err != nil {
+		s.report("settle.failed", g.number, err)
+		s.settled(g, handoff.Settled{})
+		return
+	}
+	s.wg.Go(func() {
+		ctx, cancel := context.WithTimeout(g.ctx, settleTimeout)
+		defer cancel()
+		left, err := settler.Wait(ctx)
+		s.post(func() {
+			if err != nil && g.ctx.Err() == nil {
+				s.report("settle.failed", g.number, err)
+			}
+			s.settled(g, left)
+		})
+	})
+	s.limitDraining()
+}
+
+func present(listeners []*handoff.Listener) []*handoff.Listener {
+	var all []*handoff.Listener
+	for _, l := range listeners {
+		if l != nil {
+			all = append(all, l)
+		}
+	}
+	return all
+}
+
+// settled: nothing is on its way to g any more; only now it is told to stop.
+func (s *Service) settled(g *generation, left handoff.Settled) {
+	g.unsettled = false
+	level := levelInfo
+	if !left.Clean() {
+		level = levelWarn
+	}
+	s.emit(event{kind: "generation.settled", level: level, generation: g.number,
+		text:   fmt.Sprintf("%s: generation %d has settled in %s", s.cfg.Name, g.number, left.Took.Round(time.Millisecond)),
+		fields: map[string]any{"took_ms": left.Took.Milliseconds(), "half_open": left.HalfOpen, "queued": left.Queued, "unanswered": left.Unanswered}})
+	s.stopGeneration(g)
+	s.retire(g)
+}
+
+// stopGeneration sends the stop signal, once in a generation's life.
+func (s *Service) stopGeneration(g *generation) {
+	r := s.record(g)
+	if !r.Signalled.IsZero() || g.exited || g.proc == nil {
+		return
+	}
+	r.Signalled = time.Now()
+	s.loosen(g)
+	if err := g.proc.Signal(s.cfg.StopSignal); err != nil {
+		s.report("generation.signal-failed", g.number, err)
+	}
+	s.emit(event{kind: "generation.stopping", generation: g.number,
+		text: fmt.Sprintf("%s: generation %d was told to stop", s.cfg.Name, g.number)})
+	s.wg.Go(func() { s.watchDrain(g) })
+}
+
+// watchDrain gives a generation the stop timeout, and up to the drain timeout if it
+// has connections to finish.
+func (s *Service) watchDrain(g *generation) {
+	last := time.NewTimer(max(s.cfg.DrainTimeout, s.cfg.StopTimeout))
+	defer last.Stop()
+	next := time.NewTimer(s.cfg.StopTimeout)
+	defer next.Stop()
+	for {
+		select {
+		case <-g.ctx.Done():
+			return
+		case <-last.C:
+			s.post(func() { s.kill(g) })
+			return
+		case <-next.C:
+			if s.connectionsOf(g) == 0 {
+				s.post(func() { s.kill(g) })
+				return
+			}
+			next.Reset(time.Second)
+		}
+	}
+}
+
+func (s *Service) connectionsOf(g *generation) int {
+	members, err := g.proc.Members()
+	if err != nil {
+		return -1
+	}
+	var ports []uint16
+	for _, a := range s.addrs() {
+		ports = append(ports, a.Port())
+	}
+	return countConnections(g.ctx, ports, members)
+}
+
+// limitDraining stops the oldest of too many draining generations: each needs
+// memory for a whole daemon.
+func (s *Service) limitDraining() {
+	draining := s.draining()
+	for _, number := range draining[:max(0, len(draining)-s.cfg.MaxDraining)] {
+		g := s.runs[number]
+		if g == nil || g.exited {
+			continue
+		}
+		s.emit(event{kind: "generation.overdue", level: levelWarn, generation: number,
+			text: fmt.Sprintf("%s: generation %d is stopped: more than %d are draining", s.cfg.Name, number, s.cfg.MaxDraining)})
+		s.stopGeneration(g)
+		s.killAfter(g, s.cfg.StopTimeout)
+	}
+}

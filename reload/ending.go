@@ -1,0 +1,302 @@
+package reload
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+	"time"
+
+	"github.com/gapless-dev/gapless/handoff"
+	"github.com/gapless-dev/gapless/reload/state"
+)
+
+// Back-off between starts of a daemon that ends by itself.
+const (
+	backoffFirst = 100 * time.Millisecond
+	backoffMost  = 30 * time.Second
+	calmAfter    = time.Minute
+)
+
+// Backoff is how long the n-th start in a row waits, n from 0.
+func Backoff(n int) time.Duration {
+	if n >= 9 { // 100 ms · 2⁹ is above the most
+		return backoffMost
+	}
+	return min(backoffFirst<<n, backoffMost)
+}
+
+// crashed: the live generation has ended by itself. Its listeners, with whoever
+// waits in them, become the reserve.
+func (s *Service) crashed(g *generation) {
+	exit := g.proc.Exit()
+	r := s.record(g)
+	r.Phase, r.Failure = state.Draining, "ended by itself: "+exit.String()
+	for i, l := range g.listeners {
+		s.setReserve(i, l)
+		g.listeners[i] = nil
+	}
+	s.emit(event{kind: "generation.crashed", level: levelError, generation: g.number,
+		text:   fmt.Sprintf("%s: generation %d ended by itself: %s; clients wait for its replacement", s.cfg.Name, g.number, exit),
+		fields: map[string]any{"exit": exit.String(), "lines": g.output.Lines()}})
+	s.nobodyLive()
+	switch {
+	case s.st.Goal != state.Run, s.current != nil:
+	case s.restarts(exit.Failed()):
+		s.scheduleRestart()
+	default:
+		s.endWith(exit.Code, nil)
+	}
+}
+
+func (s *Service) restarts(failed bool) bool {
+	return s.cfg.Restart == RestartAlways || s.cfg.Restart == RestartOnFailure && failed
+}
+
+func (s *Service) scheduleRestart() {
+	if s.cfg.Restart == RestartNo {
+		s.endWith(CodeFailed, nil)
+		return
+	}
+	wait := Backoff(s.st.Crashes)
+	s.st.Crashes++
+	s.stopTimer(&s.restart)
+	s.restart = s.after(wait, func() {
+		if s.current == nil && s.st.Live() == nil && s.st.Goal == state.Run {
+			s.begin(&rollout{reason: "restart"})
+		}
+	})
+	s.emit(event{kind: "restart.scheduled", level: levelWarn, fields: map[string]any{"wait_ms": wait.Milliseconds()},
+		text: fmt.Sprintf("%s: starts again in %s", s.cfg.Name, wait)})
+}
+
+// calmDown forgets the crashes when the generation has lived for a while.
+func (s *Service) calmDown(g *generation) {
+	if s.st.Crashes == 0 {
+		return
+	}
+	t := s.after(calmAfter, func() {
+		if s.record(g) != nil && s.record(g).Phase == state.Live {
+			s.st.Crashes = 0
+		}
+	})
+	context.AfterFunc(g.ctx, func() { t.Stop() })
+}
+
+// nobodyLive starts the time after which connections are refused.
+func (s *Service) nobodyLive() {
+	s.lastLive = time.Now()
+	s.holdOn()
+}
+
+// holdOn refuses connections when nobody has been live for the hold timeout, and
+// sees to it that this is looked at in time.
+func (s *Service) holdOn() {
+	if s.st.Live() != nil || s.st.Goal == state.End || s.cfg.HoldTimeout < 0 || s.st.Refusing || s.lastLive.IsZero() {
+		return
+	}
+	s.stopTimer(&s.hold)
+	if left := s.cfg.HoldTimeout - time.Since(s.lastLive); left > 0 {
+		s.hold = s.after(left, s.holdOn)
+		return
+	}
+	s.refuseAll()
+}
+
+// refuseAll needs every endpoint's reserve: a generation that is starting has it,
+// and is given its chance; one that drains keeps the address open for now. Both
+// come back here when they are gone.
+func (s *Service) refuseAll() {
+	for _, e := range s.eps {
+		if e.reserve == nil {
+			return
+		}
+	}
+	for _, e := range s.eps {
+		if err := e.Refuse(); err != nil {
+			if !errors.Is(err, handoff.ErrServing) {
+				s.report("hold.refuse-failed", 0, err)
+			}
+			return
+		}
+	}
+	s.st.Refusing = true
+	s.emit(event{kind: "hold.refusing", level: levelWarn,
+		text: fmt.Sprintf("%s: no live generation for %s; connections are refused until there is one", s.cfg.Name, s.cfg.HoldTimeout)})
+}
+
+// Stop drains and stops the daemon. Its sockets stay: clients wait in them for a
+// Start, or are refused once the hold timeout is over.
+func (s *Service) Stop(ctx context.Context) error {
+	done := make(chan error, 1)
+	err := s.ask(ctx, func() {
+		if s.st.Goal == state.End {
+			done <- ErrEnded
+			return
+		}
+		s.st.Goal = state.Stop
+		s.stopped = append(s.stopped, done)
+		s.windDown()
+	})
+	if err != nil {
+		return err
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// windDown ends all generations in their time; new clients wait in the reserve.
+func (s *Service) windDown() {
+	s.stopTimer(&s.restart)
+	s.giveUpCandidate("the service was stopped")
+	if live := s.st.Live(); live != nil {
+		g := s.runs[live.Number]
+		s.outcome.last = g
+		if err := s.holdAll(); err != nil {
+			s.report("steer.failed", g.number, err)
+		}
+		s.drain(g)
+		s.nobodyLive()
+	}
+	if len(s.runs) == 0 {
+		s.answerStopped()
+	}
+}
+
+func (s *Service) giveUpCandidate(why string) {
+	if s.next != nil {
+		s.answerAll(s.next, s.refusal(CodeFailed, why))
+		s.next = nil
+	}
+	if s.current != nil && s.current.gen != nil {
+		s.fail(s.current.gen, CodeFailed, "was given up: "+why)
+	}
+}
+
+func (s *Service) answerStopped() {
+	if s.st.Goal == state.Run {
+		return
+	}
+	for _, w := range s.stopped {
+		w <- nil
+	}
+	if len(s.stopped) > 0 {
+		s.emit(event{kind: "service.stopped", text: s.cfg.Name + ": stopped; its sockets stay open"})
+	}
+	s.stopped = nil
+}
+
+func (s *Service) answerAll(r *rollout, err error) {
+	for _, w := range r.waiters {
+		w <- answer{failure: err}
+	}
+	r.waiters = nil
+}
+
+func (s *Service) answerRollouts(err error) {
+	for _, r := range []*rollout{s.current, s.next} {
+		if r != nil {
+			s.answerAll(r, err)
+		}
+	}
+}
+
+// Shutdown drains and stops the daemon, in its time, and ends the service. It
+// returns when Run is about to.
+func (s *Service) Shutdown(ctx context.Context) error {
+	err := s.ask(ctx, func() {
+		s.st.Goal = state.End
+		s.outcome.requested = true
+		s.windDown()
+	})
+	if errors.Is(err, ErrEnded) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	select {
+	case <-s.ended:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// Interrupt ends the service soon: the stop signal at once, SIGKILL after the stop
+// timeout. A second one kills at once. It does not wait.
+func (s *Service) Interrupt() { s.post(s.interrupt) }
+
+func (s *Service) interrupt() {
+	again := s.hurried
+	s.hurried, s.outcome.requested = true, true
+	s.st.Goal = state.End
+	s.stopTimer(&s.restart)
+	s.giveUpCandidate("the service was told to end")
+	for _, g := range s.runs {
+		if again {
+			s.kill(g)
+			continue
+		}
+		s.stopNow(g)
+	}
+}
+
+func (s *Service) stopNow(g *generation) {
+	if r := s.record(g); r.Phase == state.Live {
+		r.Phase = state.Draining
+		s.outcome.last = g
+	}
+	s.stopGeneration(g)
+	s.killAfter(g, s.cfg.StopTimeout)
+}
+
+// endWith ends the service because its daemon has ended for good.
+func (s *Service) endWith(code int, err error) {
+	s.st.Goal = state.End
+	s.outcome.code, s.outcome.err = code, err
+	for _, g := range s.runs {
+		s.stopNow(g)
+	}
+}
+
+// settle finds what run ends with after it was told to end: 0 if the daemon followed its
+// stop signal, by exiting with 0 or by dying of it.
+func (o *outcome) settle(stop syscall.Signal) {
+	if !o.requested || o.last == nil || o.last.proc == nil {
+		return
+	}
+	exit := o.last.proc.Exit()
+	if exit.Signal != stop {
+		o.code = exit.Code
+	}
+}
+
+// endCode of a first generation that failed: the daemon's own, and where it has
+// none, that of the failure. An end before readiness is a failure, even with 0.
+func (f *Failure) endCode() int {
+	if f.ExitCode > 0 {
+		return f.ExitCode
+	}
+	return f.Code
+}
+
+// Kill sends a signal to the main process of the live generation.
+func (s *Service) Kill(ctx context.Context, sig syscall.Signal) (int, error) {
+	var failed error
+	number := 0
+	err := s.ask(ctx, func() {
+		live := s.st.Live()
+		if live == nil {
+			failed = s.refusal(CodeNotRunning, "has no live generation")
+			return
+		}
+		number = live.Number
+		failed = s.runs[live.Number].proc.Signal(sig)
+	})
+	return number, errors.Join(err, failed)
+}

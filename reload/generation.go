@@ -1,0 +1,271 @@
+package reload
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gapless-dev/gapless/handoff"
+	"github.com/gapless-dev/gapless/reload/notify"
+	"github.com/gapless-dev/gapless/reload/spawn"
+	"github.com/gapless-dev/gapless/reload/state"
+)
+
+// generation is what can't be written down of a running copy of the daemon. The
+// rest is its state.Generation.
+type generation struct {
+	number    int
+	proc      *spawn.Process // nil until it runs
+	output    *spawn.Output
+	notify    *notify.Socket
+	listeners []*handoff.Listener // one an endpoint; nil once given to the reserve
+	said      chan struct{}       // closed at READY=1
+	ctx       context.Context     // ends with the generation
+	cancel    context.CancelFunc
+	starting  context.Context // ends when it is ready or given up
+	giveUp    context.CancelFunc
+
+	launching bool // its process is being started
+	reporting bool // why it failed is being collected
+	unsettled bool // its connections are being followed
+	exited    bool
+	gone      bool // with all its processes
+	condemned bool // SIGKILL was sent
+}
+
+// record is the generation's data. It exists for as long as the generation runs.
+func (s *Service) record(g *generation) *state.Generation { return s.st.Generation(g.number) }
+
+// prepare makes what a generation needs before its process: number, listeners,
+// notify socket, output. On error nothing of it stays.
+func (s *Service) prepare(reason string) (*generation, error) {
+	g := &generation{number: s.st.Next, said: make(chan struct{})}
+	s.st.Next++
+	g.ctx, g.cancel = context.WithCancel(s.ctx)
+	g.starting, g.giveUp = context.WithCancel(g.ctx)
+	err := s.openListeners(g)
+	if err == nil {
+		g.notify, err = notify.Listen()
+	}
+	if err == nil {
+		g.output, err = spawn.NewOutput(s.cfg.Stdout, s.cfg.Stderr)
+	}
+	s.st.Generations = append(s.st.Generations, state.Generation{
+		Number: g.number, Phase: state.Starting, Started: time.Now(), Reason: reason,
+		Command: slices.Clone(s.cfg.Command), Dir: s.cfg.Dir, Listeners: s.describe(g),
+	})
+	if err != nil {
+		s.discard(g)
+		return g, err
+	}
+	s.runs[g.number] = g
+	s.wg.Go(func() { g.notify.Run(func(m notify.Message) { s.post(func() { s.heard(g, m) }) }) })
+	return g, nil
+}
+
+func (s *Service) describe(g *generation) []state.Listener {
+	var all []state.Listener
+	for i, l := range g.listeners {
+		if l != nil {
+			all = append(all, state.Listener{Endpoint: s.eps[i].name, Inode: l.Inode()})
+		}
+	}
+	return all
+}
+
+// discard undoes prepare.
+func (s *Service) discard(g *generation) {
+	g.cancel()
+	s.returnListeners(g)
+	if g.notify != nil {
+		g.notify.Close()
+	}
+	s.record(g).Phase = state.Failed
+}
+
+// launch starts the process; the answer comes as started.
+func (s *Service) launch(g *generation) {
+	g.launching = true
+	o, err := s.options(g)
+	if err != nil {
+		g.output.Started()
+		s.wg.Go(func() { s.post(func() { s.started(g, nil, err) }) })
+		return
+	}
+	s.wg.Go(func() {
+		proc, err := spawn.Start(g.starting, o)
+		g.output.Started()
+		o.Stdin.Close()
+		if !s.post(func() { s.started(g, proc, err) }) && proc != nil {
+			proc.SignalGroup(syscall.SIGKILL)
+			<-proc.Gone()
+		}
+	})
+}
+
+func (s *Service) options(g *generation) (spawn.Options, error) {
+	credential, own, err := credential(s.cfg.User, s.cfg.Group)
+	if err != nil {
+		return spawn.Options{}, err
+	}
+	env, err := s.environment(g, own)
+	if err != nil {
+		return spawn.Options{}, err
+	}
+	var files []handoff.File
+	for i, l := range g.listeners {
+		// A daemon that had this listener before may have changed it.
+		if err := l.SetBlocking(); err != nil {
+			return spawn.Options{}, err
+		}
+		files = append(files, handoff.File{Name: s.eps[i].name, FD: l.FD()})
+	}
+	stdin, err := s.stdin()
+	if err != nil {
+		return spawn.Options{}, err
+	}
+	return spawn.Options{
+		Order: spawn.Order{Argv: s.cfg.Command, Env: env, Dir: s.cfg.Dir, Credential: credential},
+		Shim:  s.cfg.Shim, Listeners: files, Stdin: stdin, Stdout: g.output.Stdout, Stderr: g.output.Stderr,
+	}, nil
+}
+
+func (s *Service) stdin() (*os.File, error) {
+	if s.cfg.Stdin {
+		// A duplicate, since what a generation gets is closed when it has started.
+		fd, err := unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, 3)
+		if err != nil {
+			return nil, fmt.Errorf("can't give the daemon the standard input: %w", err)
+		}
+		return os.NewFile(uintptr(fd), "stdin"), nil
+	}
+	f, err := os.Open(os.DevNull)
+	if err != nil {
+		return nil, fmt.Errorf("can't give the daemon a standard input: %w", err)
+	}
+	return f, nil
+}
+
+// follow begins to watch a process that runs.
+func (s *Service) follow(g *generation, proc *spawn.Process) {
+	g.proc = proc
+	r := s.record(g)
+	r.PID, r.PIDStart = proc.PID(), startTime(proc.PID())
+	r.Binary, _ = filepath.EvalSymlinks("/proc/" + strconv.Itoa(proc.PID()) + "/exe")
+	s.wg.Go(func() {
+		<-proc.Exited()
+		s.post(func() { s.onExit(g) })
+		<-proc.Gone()
+		s.post(func() { s.onGone(g) })
+	})
+}
+
+// onExit: the main process has ended; others of its group may still run. They get
+// the stop signal too, and their time.
+func (s *Service) onExit(g *generation) {
+	g.exited = true
+	r := s.record(g)
+	r.Exit, r.Ended = g.proc.Exit().String(), time.Now()
+	g.proc.SignalGroup(s.cfg.StopSignal)
+	s.killAfter(g, s.cfg.StopTimeout)
+	switch r.Phase {
+	case state.Starting:
+		s.fail(g, CodeNotReady, "ended before it was ready: "+r.Exit)
+	case state.Live:
+		s.crashed(g)
+	}
+}
+
+// killAfter ends what is left of a generation when d has passed.
+func (s *Service) killAfter(g *generation, d time.Duration) {
+	t := s.after(d, func() { s.kill(g) })
+	context.AfterFunc(g.ctx, func() { t.Stop() })
+}
+
+func (s *Service) kill(g *generation) {
+	if g.gone || g.proc == nil {
+		return
+	}
+	if !g.condemned {
+		s.emit(event{kind: "generation.killed", level: levelWarn, generation: g.number,
+			text: fmt.Sprintf("%s: generation %d is killed: its time is over", s.cfg.Name, g.number)})
+	}
+	g.condemned = true
+	if err := g.proc.SignalGroup(syscall.SIGKILL); err != nil {
+		s.report("generation.kill-failed", g.number, err)
+	}
+}
+
+// onGone: no process of the generation is left.
+func (s *Service) onGone(g *generation) {
+	g.gone = true
+	s.retire(g)
+}
+
+// retire ends a generation that is gone and settled: clients that still wait in
+// its listeners are handed on, the listeners closed.
+func (s *Service) retire(g *generation) {
+	if !g.gone || g.reporting {
+		return
+	}
+	s.relay(g)
+	if g.unsettled {
+		return
+	}
+	g.cancel()
+	s.returnListeners(g)
+	g.notify.Close()
+	s.wg.Go(g.output.Close)
+	delete(s.runs, g.number)
+	s.entomb(g)
+	if len(s.runs) == 0 {
+		s.answerStopped()
+	}
+	s.holdOn()
+}
+
+// entomb leaves the generation's record among the last ones that have ended.
+func (s *Service) entomb(g *generation) {
+	const kept = 8
+	r := s.record(g)
+	if r.Phase != state.Failed {
+		r.Phase = state.Gone
+	}
+	s.emit(event{kind: "generation.gone", generation: g.number, fields: map[string]any{"exit": r.Exit, "pid": r.PID},
+		text: fmt.Sprintf("%s: generation %d is gone (%s)", s.cfg.Name, g.number, r.Exit)})
+	over := -kept
+	for _, one := range s.st.Generations {
+		if !one.Phase.Running() {
+			over++
+		}
+	}
+	s.st.Generations = slices.DeleteFunc(s.st.Generations, func(one state.Generation) bool {
+		if one.Phase.Running() || over <= 0 || s.runs[one.Number] != nil {
+			return false
+		}
+		over--
+		return true
+	})
+}
+
+// heard is a message of the daemon's.
+func (s *Service) heard(g *generation, m notify.Message) {
+	r := s.record(g)
+	if r == nil || g.proc == nil || !s.belongs(g, m.PID) {
+		return
+	}
+	if text, ok := m.Fields["STATUS"]; ok {
+		r.Status = text
+	}
+	if m.Ready() && !r.Notified {
+		r.Notified, s.st.Notifies = true, true
+		close(g.said)
+	}
+}

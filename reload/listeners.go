@@ -1,0 +1,316 @@
+package reload
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/gapless-dev/gapless/handoff"
+	"github.com/gapless-dev/gapless/reload/state"
+)
+
+// openListeners gives g a listener at each endpoint: the reserve, with whoever
+// waits in it, or a new one, which gets no traffic yet.
+func (s *Service) openListeners(g *generation) error {
+	for i, e := range s.eps {
+		if e.reserve == nil {
+			l, err := e.Open()
+			if err != nil {
+				return err
+			}
+			g.listeners = append(g.listeners, l)
+			continue
+		}
+		if s.st.Refusing {
+			if err := e.Resume(); err != nil {
+				return err
+			}
+		}
+		g.listeners = append(g.listeners, e.reserve)
+		s.setReserve(i, nil)
+	}
+	s.st.Refusing = false
+	return nil
+}
+
+func (s *Service) setReserve(i int, l *handoff.Listener) {
+	s.eps[i].reserve = l
+	if i < len(s.st.Endpoints) {
+		s.st.Endpoints[i].Reserve = 0
+		if l != nil {
+			s.st.Endpoints[i].Reserve = l.Inode()
+		}
+	}
+}
+
+// holdReserve makes sure that an endpoint has a listener in which clients wait for
+// the next generation, and steers to it.
+func (s *Service) holdReserve(e *endpoint) error {
+	if e.reserve != nil {
+		return nil
+	}
+	l, err := e.Endpoint.Open()
+	if err != nil {
+		return err
+	}
+	e.reserve = l
+	return e.Steer(handoff.Plan{Live: []*handoff.Listener{l}})
+}
+
+// holdAll steers everything to the reserve: from here on clients wait.
+func (s *Service) holdAll() error {
+	for i, e := range s.eps {
+		if err := s.holdReserve(e); err != nil {
+			return err
+		}
+		s.setReserve(i, e.reserve)
+	}
+	return nil
+}
+
+// returnListeners closes what g has. A listener that still gets the traffic, since
+// no other generation is there, becomes the reserve instead.
+func (s *Service) returnListeners(g *generation) {
+	for i, l := range g.listeners {
+		if l == nil {
+			continue
+		}
+		if slices.Contains(s.eps[i].Plan().Live, l) && s.st.Goal != state.End {
+			s.setReserve(i, l)
+			continue
+		}
+		if err := s.eps[i].Close(l); err != nil && !errors.Is(err, handoff.ErrSteered) {
+			s.report("listener.close-failed", g.number, err)
+		}
+	}
+	g.listeners = nil
+}
+
+// loosen comes before anything that may end the daemon of g.
+func (s *Service) loosen(g *generation) {
+	for i, l := range g.listeners {
+		if l == nil {
+			continue
+		}
+		if err := s.eps[i].Loosen(l); err != nil {
+			s.report("listener.loosen-failed", g.number, err)
+		}
+	}
+}
+
+// probeFor lets probes reach the candidate, and only it, while live keeps all else.
+func (s *Service) probeFor(g *generation) error {
+	return s.steerEach(func(i int, now handoff.Plan) handoff.Plan {
+		return handoff.Plan{Live: now.Live, Probe: []*handoff.Listener{g.listeners[i]}}
+	})
+}
+
+// unprobe takes the probe rule out again.
+func (s *Service) unprobe() error {
+	return s.steerEach(func(_ int, now handoff.Plan) handoff.Plan { return handoff.Plan{Live: now.Live} })
+}
+
+// steerTo is the switch: every endpoint's new connections go to g.
+func (s *Service) steerTo(g *generation) error {
+	return s.steerEach(func(i int, _ handoff.Plan) handoff.Plan {
+		return handoff.Plan{Live: []*handoff.Listener{g.listeners[i]}}
+	})
+}
+
+// steerEach changes all endpoints' plans, or none: where one fails, those before it
+// go back to what they had.
+func (s *Service) steerEach(plan func(i int, now handoff.Plan) handoff.Plan) error {
+	var before []handoff.Plan
+	for i, e := range s.eps {
+		now := e.Plan()
+		if err := e.Steer(plan(i, now)); err != nil {
+			for j, p := range before {
+				err = errors.Join(err, s.eps[j].Steer(p))
+			}
+			return err
+		}
+		before = append(before, now)
+	}
+	return nil
+}
+
+// relay hands on the clients that wait in the listeners of a generation whose
+// processes are gone, unless those listeners are what the traffic goes to: then the
+// next generation takes them over as they are.
+func (s *Service) relay(g *generation) {
+	for i, l := range g.listeners {
+		if l != nil && !slices.Contains(s.eps[i].Plan().Live, l) {
+			s.relayFrom(i, l)
+		}
+	}
+}
+
+func (s *Service) relayFrom(i int, l *handoff.Listener) {
+	clients, err := drainQueue(l)
+	if err != nil {
+		s.report("queue.relay-failed", 0, err)
+	}
+	if len(clients) == 0 {
+		return
+	}
+	s.st.Relayed += len(clients)
+	s.emit(event{kind: "queue.relayed", level: levelWarn, fields: map[string]any{"clients": len(clients)},
+		text: fmt.Sprintf("%s: %d clients that waited in an old listener are relayed to the live generation", s.cfg.Name, len(clients))})
+	if s.cfg.Relay == nil {
+		handoff.CloseFiles(clients)
+		return
+	}
+	to := s.eps[i].Addr().String()
+	s.wg.Go(func() {
+		ctx, cancel := context.WithTimeout(s.ctx, relayTimeout)
+		defer cancel()
+		if err := s.cfg.Relay(ctx, to, clients); err != nil {
+			s.post(func() { s.report("queue.relay-failed", 0, err) })
+		}
+	})
+}
+
+// relayTimeout is for starting the worker, not for its connections.
+const relayTimeout = 10 * time.Second
+
+func drainQueue(l *handoff.Listener) ([]handoff.File, error) {
+	var clients []handoff.File
+	if waiting, _, err := l.Queue(); err != nil || waiting == 0 {
+		return nil, ignoreUnsupported(err)
+	}
+	for {
+		fd, ok, err := l.Accept()
+		if err != nil || !ok {
+			return clients, err
+		}
+		clients = append(clients, handoff.File{Name: "client", FD: fd})
+	}
+}
+
+func ignoreUnsupported(err error) error {
+	if errors.Is(err, errors.ErrUnsupported) {
+		return nil
+	}
+	return err
+}
+
+// addrs are those of all endpoints.
+func (s *Service) addrs() []netip.AddrPort {
+	var all []netip.AddrPort
+	for _, e := range s.eps {
+		all = append(all, e.Addr())
+	}
+	return all
+}
+
+// watchListeners hears of listeners that a daemon has shut down.
+func (s *Service) watchListeners() {
+	for {
+		inodes, err := s.guard.Wait(s.ctx)
+		if err != nil || !s.post(func() { s.shutDown(inodes) }) {
+			return
+		}
+	}
+}
+
+// shutDown mends what a daemon did to its listener. One that was told to stop may;
+// a candidate has failed with it; otherwise we listen again, so that clients wait
+// for whatever comes next instead of being refused.
+func (s *Service) shutDown(inodes []uint64) {
+	for i, e := range s.eps {
+		left, err := e.Refresh()
+		if err != nil {
+			s.report("listener.refresh-failed", 0, err)
+		}
+		for _, l := range left {
+			if slices.Contains(inodes, l.Inode()) {
+				s.mend(i, l)
+			}
+		}
+	}
+}
+
+func (s *Service) mend(i int, l *handoff.Listener) {
+	g := s.ownerOf(i, l)
+	if g != nil {
+		r := s.record(g)
+		if !r.Signalled.IsZero() || g.condemned {
+			return
+		}
+		if r.Phase == state.Starting && !slices.Contains(s.eps[i].Plan().Live, l) {
+			s.fail(g, CodeNotReady, fmt.Sprintf("shut its listener at %s down", s.eps[i].Addr()))
+			return
+		}
+	}
+	if err := s.eps[i].Relisten(l); err != nil {
+		s.report("listener.relisten-failed", 0, err)
+		return
+	}
+	s.emit(event{kind: "listener.shutdown", level: levelWarn, generation: numberOf(g),
+		text: fmt.Sprintf("%s: the daemon shut its listener at %s down; it listens again, and clients wait there until a generation accepts them", s.cfg.Name, s.eps[i].Addr())})
+}
+
+func (s *Service) ownerOf(i int, l *handoff.Listener) *generation {
+	for _, g := range s.runs {
+		if i < len(g.listeners) && g.listeners[i] == l {
+			return g
+		}
+	}
+	return nil
+}
+
+func numberOf(g *generation) int {
+	if g == nil {
+		return 0
+	}
+	return g.number
+}
+
+// abandonReserve: a candidate with listeners of its own has gone live while clients
+// waited in those of a generation that crashed.
+func (s *Service) abandonReserve() {
+	for i, e := range s.eps {
+		l := e.reserve
+		if l == nil {
+			continue
+		}
+		s.setReserve(i, nil)
+		s.relayFrom(i, l)
+		if err := e.Close(l); err != nil {
+			s.report("listener.close-failed", 0, err)
+		}
+	}
+}
+
+// lookForForeign reports listeners of others at our ports, each time traffic was
+// steered: they may take some of it.
+func (s *Service) lookForForeign(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, relayTimeout)
+	defer cancel()
+	for _, e := range s.eps {
+		addr := e.Addr()
+		var known []uint64
+		if s.ask(ctx, func() { known = s.knownInodes() }) != nil {
+			return
+		}
+		foreign, err := handoff.Foreign(ctx, addr, known)
+		if err != nil || len(foreign) == 0 {
+			continue
+		}
+		s.post(func() {
+			s.emit(event{kind: "listener.foreign", level: levelWarn, fields: map[string]any{"pid": foreign[0].PID, "name": foreign[0].Name, "address": foreign[0].Addr.String()},
+				text: fmt.Sprintf("%s: pid %d (%s) listens at %s too and may take connections", s.cfg.Name, foreign[0].PID, foreign[0].Name, foreign[0].Addr)})
+		})
+	}
+}
+
+func (s *Service) knownInodes() []uint64 {
+	var known []uint64
+	for _, e := range s.eps {
+		known = append(known, e.Inodes()...)
+	}
+	return known
+}

@@ -1,0 +1,88 @@
+package reload
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"strconv"
+
+	"github.com/gapless-dev/gapless/handoff/conns"
+)
+
+// missingSockets are the places in inodes that no process of the group has open.
+func missingSockets(proc processes, inodes []uint64) ([]int, error) {
+	members, err := proc.Members()
+	if err != nil {
+		return nil, err
+	}
+	open := map[uint64]bool{}
+	for _, pid := range members {
+		sockets, err := conns.Sockets(pid)
+		if errors.Is(err, os.ErrPermission) {
+			return nil, err
+		}
+		for inode := range sockets {
+			open[inode] = true
+		}
+	}
+	var missing []int
+	for i, inode := range inodes {
+		if !open[inode] {
+			missing = append(missing, i)
+		}
+	}
+	return missing, nil
+}
+
+// startTime is field 22 of /proc/PID/stat, in clock ticks since boot; 0 if it can't
+// be read. The name before it is in parentheses and may hold any byte.
+func startTime(pid int) uint64 {
+	fields := statFields(pid)
+	if len(fields) < 20 {
+		return 0
+	}
+	n, _ := strconv.ParseUint(string(fields[19]), 10, 64)
+	return n
+}
+
+// statFields are those of /proc/PID/stat from the third, the state, on.
+func statFields(pid int) [][]byte {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return nil
+	}
+	return bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
+}
+
+// descends tells whether pid is ancestor or one of its descendants.
+func descends(pid, ancestor int) bool {
+	for range 64 {
+		if pid == ancestor {
+			return true
+		}
+		fields := statFields(pid)
+		if pid <= 1 || len(fields) < 3 {
+			return false
+		}
+		if group, err := strconv.Atoi(string(fields[2])); err == nil && group == ancestor {
+			return true
+		}
+		parent, err := strconv.Atoi(string(fields[1]))
+		if err != nil {
+			return false
+		}
+		pid = parent
+	}
+	return false
+}
+
+// belongs tells whether a message's sender is of the generation: its main process,
+// one of its group or a descendant. The pid is the kernel's word.
+func (s *Service) belongs(g *generation, pid int) bool {
+	if descends(pid, g.proc.PID()) {
+		return true
+	}
+	s.emit(event{kind: "notify.ignored", level: levelWarn, generation: g.number, fields: map[string]any{"pid": pid},
+		text: s.cfg.Name + ": a notification of pid " + strconv.Itoa(pid) + ", which is not of the generation, is ignored"})
+	return false
+}

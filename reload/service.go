@@ -1,0 +1,230 @@
+package reload
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/gapless-dev/gapless/handoff"
+	"github.com/gapless-dev/gapless/reload/state"
+)
+
+// ErrEnded answers requests to a service that has ended.
+var ErrEnded = errors.New("the service has ended")
+
+// Service is one daemon and the addresses it answers on. All methods but Run may be
+// called by any goroutine, from New on; they wait for Run to take them up.
+type Service struct {
+	cfg    Config
+	inbox  chan func()
+	ended  chan struct{}
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+	guard  *handoff.Guard
+
+	// All below is Run's.
+	st         state.Service
+	eps        []*endpoint
+	runs       map[int]*generation
+	current    *rollout // under way
+	next       *rollout // waits for current; who asks meanwhile joins it
+	restart    *time.Timer
+	hold       *time.Timer
+	stopped    []chan error
+	lastLive   time.Time // when the last live generation ended, while there is none
+	hurried    bool      // told to end at once
+	everLive   bool
+	pidWritten int
+	outcome    outcome
+	journal    journal
+}
+
+// outcome is how the service ended for good.
+type outcome struct {
+	code      int
+	err       error
+	requested bool        // by a person, not by the daemon's end
+	last      *generation // that was live then
+}
+
+// endpoint is an address with the listener that waits for the next generation.
+type endpoint struct {
+	*handoff.Endpoint
+	name    string
+	reserve *handoff.Listener
+}
+
+// New takes the addresses, so that from then on clients can connect and wait.
+func New(ctx context.Context, cfg Config) (*Service, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	guard, err := handoff.NewGuard()
+	if err != nil {
+		return nil, err
+	}
+	s := &Service{cfg: cfg, inbox: make(chan func()), ended: make(chan struct{}), runs: map[int]*generation{}, guard: guard}
+	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	s.st = state.Service{Version: state.Version, Name: cfg.Name, Goal: state.Run, Next: 1}
+	if err := s.open(ctx); err != nil {
+		s.release()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Service) open(ctx context.Context) error {
+	for i, spec := range s.cfg.Specs {
+		ep, err := handoff.Open(ctx, spec, handoff.OpenOptions{Shared: s.cfg.Shared, Guard: s.guard})
+		if err != nil {
+			return err
+		}
+		e := &endpoint{Endpoint: ep, name: nameOf(spec, i, s.cfg)}
+		if err := s.refuseForeign(ctx, ep); err != nil {
+			return err
+		}
+		s.eps = append(s.eps, e)
+		if err := s.holdReserve(e); err != nil {
+			return err
+		}
+		s.st.Endpoints = append(s.st.Endpoints, state.Endpoint{Name: e.name, Spec: spec.String(), Addr: ep.Addr().String(), Steering: ep.Steering(), Reserve: e.reserve.Inode()})
+	}
+	return nil
+}
+
+// nameOf is what LISTEN_FDNAMES calls a listener: its own name, else the
+// service's, as systemd calls a socket by its unit.
+func nameOf(spec handoff.Spec, i int, cfg Config) string {
+	switch {
+	case spec.Name != "":
+		return spec.Name
+	case len(cfg.Specs) == 1:
+		return cfg.Name
+	}
+	return fmt.Sprintf("%s-%d", cfg.Name, i)
+}
+
+// refuseForeign: with SO_REUSEPORT a bind succeeds beside another process of the
+// same user, and would share its traffic silently.
+func (s *Service) refuseForeign(ctx context.Context, ep *handoff.Endpoint) error {
+	if ep.Addr().Port() == 0 {
+		return nil
+	}
+	foreign, err := ep.Foreign(ctx, s.knownInodes()...)
+	if errors.Is(err, errors.ErrUnsupported) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("can't listen on %s: %w", ep.Spec(), err)
+	}
+	if len(foreign) > 0 {
+		return fmt.Errorf("can't listen on %s: %w", ep.Spec(), foreign[0])
+	}
+	return nil
+}
+
+// Addrs are the addresses, with the ports that were taken for port 0.
+func (s *Service) Addrs() []state.Endpoint { return s.st.Clone().Endpoints }
+
+// Warnings are what the user should know before the start.
+func (s *Service) Warnings() []string {
+	var all []string
+	for _, e := range s.eps {
+		all = append(all, e.Warnings()...)
+	}
+	return all
+}
+
+// Name of the service.
+func (s *Service) Name() string { return s.cfg.Name }
+
+// Run starts the first generation and owns the service until it has ended: because
+// the daemon ended for good, on Shutdown or Interrupt, or when ctx ends, which
+// kills. It returns the exit code for the holder. It must be called once.
+func (s *Service) Run(ctx context.Context) (int, error) {
+	stop := context.AfterFunc(ctx, s.abandon)
+	defer stop()
+	s.wg.Go(s.watchListeners)
+	s.begin(&rollout{reason: "start"})
+	for !s.finished() {
+		(<-s.inbox)()
+	}
+	s.finish()
+	return s.outcome.code, s.outcome.err
+}
+
+// finished: told to end, and nothing runs or is being started any more.
+func (s *Service) finished() bool { return s.st.Goal == state.End && len(s.runs) == 0 }
+
+func (s *Service) finish() {
+	s.outcome.settle(s.cfg.StopSignal)
+	s.emit(event{kind: "service.ended", text: fmt.Sprintf("%s: ended with code %d", s.cfg.Name, s.outcome.code)})
+	close(s.ended)
+	s.stopTimer(&s.restart)
+	s.stopTimer(&s.hold)
+	s.answerStopped()
+	s.answerRollouts(ErrEnded)
+	s.removePIDFile()
+	s.release()
+	s.journal.close()
+}
+
+func (s *Service) release() {
+	s.cancel()
+	s.guard.Close()
+	for _, e := range s.eps {
+		if err := e.CloseAll(); err != nil {
+			s.cfg.Log.Warn().Err(err).Str("event", "listener.close-failed").Send()
+		}
+	}
+	s.wg.Wait()
+}
+
+// abandon kills everything: whoever runs the service does not wait any more.
+func (s *Service) abandon() {
+	s.post(func() {
+		s.hurried = true // so that it kills
+		s.interrupt()
+	})
+}
+
+// post gives the owner something to do; false if the service has ended. It must
+// not be called by the owner itself.
+func (s *Service) post(f func()) bool {
+	select {
+	case s.inbox <- f:
+		return true
+	case <-s.ended:
+		return false
+	}
+}
+
+// ask runs f in the owner and waits until it has; f must not block.
+func (s *Service) ask(ctx context.Context, f func()) error {
+	done := make(chan struct{})
+	select {
+	case s.inbox <- func() { f(); close(done) }:
+	case <-s.ended:
+		return ErrEnded
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	<-done
+	return nil
+}
+
+// after runs f in the owner when d has passed, unless the timer is stopped.
+func (s *Service) after(d time.Duration, f func()) *time.Timer {
+	return time.AfterFunc(d, func() { s.post(f) })
+}
+
+func (s *Service) stopTimer(t **time.Timer) {
+	if *t != nil {
+		(*t).Stop()
+		*t = nil
+	}
+}

@@ -1,0 +1,111 @@
+//go:build !linux
+
+package spawn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Process is a started daemon with its process group. Its methods may be called by
+// any goroutine.
+type Process struct {
+	pid int
+
+	mu     sync.Mutex
+	reaped bool
+
+	exited chan struct{}
+	exit   Exit
+	gone   chan struct{}
+}
+
+func follow(pid, _ int) (*Process, error) {
+	p := &Process{pid: pid, exited: make(chan struct{}), gone: make(chan struct{})}
+	go p.watch()
+	return p, nil
+}
+
+// PID of the main process, which is also the number of its process group.
+func (p *Process) PID() int { return p.pid }
+
+// Exited is closed when the main process has ended.
+func (p *Process) Exited() <-chan struct{} { return p.exited }
+
+// Exit is how the main process ended; it is valid once Exited is closed.
+func (p *Process) Exit() Exit { return p.exit }
+
+// Gone is closed when the whole process group has ended.
+func (p *Process) Gone() <-chan struct{} { return p.gone }
+
+// Signal sends one to the main process; one that has ended is no error.
+func (p *Process) Signal(s syscall.Signal) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.reaped {
+		return nil
+	}
+	return ended(unix.Kill(p.pid, s))
+}
+
+// SignalGroup sends one to every process of the group.
+func (p *Process) SignalGroup(s syscall.Signal) error { return ended(unix.Kill(-p.pid, s)) }
+
+func ended(err error) error {
+	if err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("can't signal: %w", err)
+	}
+	return nil
+}
+
+// Members are the processes of the group that run; only the main one is known here.
+func (p *Process) Members() ([]int, error) { return []int{p.pid}, nil }
+
+func (p *Process) watch() {
+	proc, err := os.FindProcess(p.pid)
+	if err == nil {
+		p.exit = wait(proc)
+	}
+	p.mu.Lock()
+	p.reaped = true
+	p.mu.Unlock()
+	close(p.exited)
+	for unix.Kill(-p.pid, 0) == nil {
+		time.Sleep(50 * time.Millisecond)
+	}
+	close(p.gone)
+}
+
+func wait(proc *os.Process) Exit {
+	state, err := proc.Wait()
+	if err != nil {
+		return Exit{Code: 1}
+	}
+	status, ok := state.Sys().(syscall.WaitStatus)
+	if ok && status.Signaled() {
+		return Exit{Code: 128 + int(status.Signal()), Signal: status.Signal(), Dumped: status.CoreDump()}
+	}
+	return Exit{Code: state.ExitCode()}
+}
+
+// Wait returns when all is gone, or with ctx's error.
+func (p *Process) Wait(ctx context.Context) error {
+	select {
+	case <-p.gone:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func pidfdAttr(*syscall.SysProcAttr) *int {
+	fd := -1
+	return &fd
+}

@@ -1,0 +1,98 @@
+// Package spawn starts one process of a generation and follows it to its end.
+//
+// # The shim
+//
+// What must happen in the child, between fork and exec, can't be done by a Go
+// parent: LISTEN_PID is the daemon's own pid, known only after the fork, and a
+// changed user must not have run code of the holder's. So a hidden sub-command of
+// the same binary, the shim, is started in the child's place. It does these things
+// and then replaces itself with the daemon by execve(2), keeping its pid:
+//
+//	holder                                 shim (pid P)
+//	socketpair, fork+exec shim    ───────▶ fd 3 = its end, 0 1 2 as the daemon's
+//	Send(order, listeners)        ───────▶ Receive
+//	                                       listeners to 3, 4, …; user; directory
+//	                                       LISTEN_PID=P LISTEN_FDS LISTEN_FDNAMES
+//	end of file: it runs          ◀─────── execve (the socket is close-on-exec)
+//	or the fault, as JSON         ◀─────── and exit
+//
+// If the holder dies before the order is complete, the shim reads an end of file
+// and exits. If the shim dies, the holder reads an end of file and finds the
+// process ended before it became the daemon; nothing was lost, since the holder
+// sends duplicates.
+//
+// # Ownership
+//
+// The holder keeps the listeners that it sends. A [Process] owns a pidfd, which
+// names the process for good (pidfd_open(2)), and keeps the main process unreaped
+// until all of its process group is gone: so long neither the pid nor the group's
+// number can be given to anybody else, and a signal can't go astray.
+package spawn
+
+import (
+	"fmt"
+	"os"
+	"syscall"
+
+	"github.com/gapless-dev/gapless/handoff"
+)
+
+// Order is what the shim is to become.
+type Order struct {
+	Argv []string `json:"argv"`
+	Env  []string `json:"env"`
+	// Dir is where Argv[0] is looked up and run, resolved anew at each start.
+	Dir string `json:"dir"`
+	// Credential to run as; nil is the holder's own.
+	Credential *Credential `json:"credential,omitempty"`
+}
+
+// Credential of the daemon.
+type Credential struct {
+	UID    int   `json:"uid"`
+	GID    int   `json:"gid"`
+	Groups []int `json:"groups"`
+}
+
+// Options for [Start].
+type Options struct {
+	Order
+	// Shim is the command that runs [Shim]: the holder's own binary and a hidden
+	// sub-command.
+	Shim []string
+	// Listeners are passed on as fds 3, 4, … in this order, with their names. They
+	// stay the caller's.
+	Listeners []handoff.File
+	// Stdin, Stdout and Stderr of the daemon. They stay the caller's.
+	Stdin, Stdout, Stderr *os.File
+}
+
+// ExecError says why a command could not be run.
+type ExecError struct {
+	Command string
+	Reason  string
+	// Code is what a shell would end with: 127 not found, 126 not runnable.
+	Code int
+}
+
+func (e *ExecError) Error() string { return fmt.Sprintf("can't run %s: %s", e.Command, e.Reason) }
+
+// Exit is how a process ended.
+type Exit struct {
+	Code   int // exit status; 128+n when it was killed by signal n, as shells have it
+	Signal syscall.Signal
+	Dumped bool
+}
+
+// Failed tells whether it ended other than by exit status 0.
+func (e Exit) Failed() bool { return e.Code != 0 }
+
+func (e Exit) String() string {
+	switch {
+	case e.Signal != 0 && e.Dumped:
+		return fmt.Sprintf("killed by %s (core dumped)", SignalName(e.Signal))
+	case e.Signal != 0:
+		return "killed by " + SignalName(e.Signal)
+	}
+	return fmt.Sprintf("exit status %d", e.Code)
+}

@@ -1,0 +1,140 @@
+// Package state is what a service knows of itself, as plain data: all of it that
+// would have to survive the holder stands here and nowhere else, so that it can be
+// written down and handed to the next holder. What can't be written (descriptors,
+// goroutines, timers) package reload keeps beside it, found by generation number
+// and socket inode.
+//
+// The types are read and changed by the goroutine that owns the service only;
+// everybody else gets a copy ([Service.Clone]).
+package state
+
+import (
+	"slices"
+	"time"
+)
+
+// Version of the layout; a reader refuses one that it does not know.
+const Version = 1
+
+// Phase of a generation's life.
+type Phase string
+
+// A generation goes starting → live → draining → gone; one that does not become
+// ready ends as failed.
+const (
+	Starting Phase = "starting"
+	Live     Phase = "live"
+	Draining Phase = "draining"
+	Gone     Phase = "gone"
+	Failed   Phase = "failed"
+)
+
+// Running tells whether there are processes in this phase.
+func (p Phase) Running() bool { return p == Starting || p == Live || p == Draining }
+
+// Goal is what the service is to be, as the user said last.
+type Goal string
+
+// A service runs until it is stopped (its sockets stay held) or ended.
+const (
+	Run  Goal = "run"
+	Stop Goal = "stop"
+	End  Goal = "end"
+)
+
+// Service is one daemon and the addresses it answers on.
+type Service struct {
+	Version   int        `json:"version"`
+	Name      string     `json:"service"`
+	Goal      Goal       `json:"goal"`
+	Endpoints []Endpoint `json:"endpoints"`
+	// Generations that run, and the last ones that have ended, oldest first.
+	Generations []Generation `json:"generations"`
+	// Next is the number of the next generation.
+	Next int `json:"next"`
+	// Notifies: some generation has said READY=1, so that all are waited for it.
+	Notifies bool `json:"notifies"`
+	// Crashes in a row, which make the next start wait longer.
+	Crashes int `json:"crashes"`
+	// Refusing: nobody was live for longer than the hold timeout.
+	Refusing bool `json:"refusing"`
+	// Relayed clients had to be moved from an old listener to the live generation.
+	Relayed int `json:"relayed"`
+}
+
+// Endpoint is one address.
+type Endpoint struct {
+	Name     string `json:"name"`
+	Spec     string `json:"spec"`
+	Addr     string `json:"address"`
+	Steering string `json:"steering"`
+	// Reserve is the inode of a listener that waits for the next generation; 0 if
+	// there is none. Clients that come while nobody is live wait in it.
+	Reserve uint64 `json:"reserve,omitempty"`
+}
+
+// Generation is one running copy of the daemon.
+type Generation struct {
+	Number int   `json:"generation"`
+	Phase  Phase `json:"state"`
+	PID    int   `json:"pid,omitempty"`
+	// PIDStart is the process's start time in clock ticks since boot, field 22 of
+	// /proc/PID/stat: with the pid it names the process for good.
+	PIDStart uint64    `json:"pid_start,omitempty"`
+	Started  time.Time `json:"started"`
+	Ready    time.Time `json:"ready,omitzero"`
+	// Signalled is when the stop signal was sent: it is sent once.
+	Signalled time.Time `json:"signalled,omitzero"`
+	Ended     time.Time `json:"ended,omitzero"`
+	Command   []string  `json:"command"`
+	Dir       string    `json:"dir"`
+	// Binary is the file that runs, links resolved.
+	Binary    string     `json:"binary,omitempty"`
+	Listeners []Listener `json:"listeners"`
+	// Status is what the daemon said of itself (STATUS=).
+	Status string `json:"status,omitempty"`
+	// Reason it was started for, and Failure why it ended if it should not have.
+	Reason  string `json:"reason"`
+	Failure string `json:"failure,omitempty"`
+	// Exit is how the main process ended: "exit status 3", "killed by SIGKILL".
+	Exit string `json:"exit,omitempty"`
+	// Notified: it has said READY=1.
+	Notified bool `json:"notified,omitempty"`
+}
+
+// Listener is a socket that a generation has.
+type Listener struct {
+	Endpoint string `json:"endpoint"`
+	Inode    uint64 `json:"inode"`
+}
+
+// Clone is a copy that shares nothing.
+func (s Service) Clone() Service {
+	s.Endpoints = slices.Clone(s.Endpoints)
+	s.Generations = slices.Clone(s.Generations)
+	for i := range s.Generations {
+		g := &s.Generations[i]
+		g.Command, g.Listeners = slices.Clone(g.Command), slices.Clone(g.Listeners)
+	}
+	return s
+}
+
+// Generation finds one by its number; nil if it is not known any more.
+func (s *Service) Generation(number int) *Generation {
+	for i := range s.Generations {
+		if s.Generations[i].Number == number {
+			return &s.Generations[i]
+		}
+	}
+	return nil
+}
+
+// Live is the generation that new connections go to; nil if there is none.
+func (s *Service) Live() *Generation {
+	for i := range s.Generations {
+		if s.Generations[i].Phase == Live {
+			return &s.Generations[i]
+		}
+	}
+	return nil
+}

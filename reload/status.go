@@ -1,0 +1,80 @@
+package reload
+
+import (
+	"context"
+	"os"
+
+	"github.com/gapless-dev/gapless/reload/state"
+)
+
+// StatusSchema is the version of Status as JSON.
+const StatusSchema = 1
+
+// Status is the service as it is now. Counting connections reads the kernel's
+// tables and /proc, in the caller's goroutine, so ask for it when somebody looks.
+func (s *Service) Status(ctx context.Context) (Status, error) {
+	status := Status{Schema: StatusSchema, HolderPID: os.Getpid()}
+	pids := map[int][]int{}
+	err := s.ask(ctx, func() {
+		status.Service = s.st.Clone()
+		status.Measured, status.Queues = s.measureQueues()
+		for number, g := range s.runs {
+			if g.proc == nil {
+				continue
+			}
+			if members, err := g.proc.Members(); err == nil {
+				pids[number] = members
+			}
+		}
+	})
+	if err != nil {
+		return Status{}, err
+	}
+	var ports []uint16
+	for _, a := range s.addrs() {
+		ports = append(ports, a.Port())
+	}
+	for i := range status.Measured {
+		m := &status.Measured[i]
+		if members := pids[m.Generation]; len(members) > 0 {
+			m.Connections = countConnections(ctx, ports, members)
+		}
+	}
+	return status, nil
+}
+
+// measureQueues reads each listener's queue, which costs a system call each.
+func (s *Service) measureQueues() ([]MeasuredSockets, []MeasuredEndpoint) {
+	var sockets []MeasuredSockets
+	for _, r := range s.st.Generations {
+		m := MeasuredSockets{Generation: r.Number}
+		if g := s.runs[r.Number]; g != nil {
+			for _, l := range present(g.listeners) {
+				if waiting, limit, err := l.Queue(); err == nil {
+					m.Queue, m.QueueLimit = m.Queue+waiting, m.QueueLimit+limit
+				}
+			}
+		}
+		sockets = append(sockets, m)
+	}
+	var reserves []MeasuredEndpoint
+	for _, e := range s.eps {
+		if e.reserve == nil {
+			continue
+		}
+		if waiting, limit, err := e.reserve.Queue(); err == nil {
+			reserves = append(reserves, MeasuredEndpoint{Endpoint: e.name, Queue: waiting, QueueLimit: limit})
+		}
+	}
+	return sockets, reserves
+}
+
+// Measured finds what was measured of a generation.
+func (s Status) MeasuredOf(g state.Generation) MeasuredSockets {
+	for _, m := range s.Measured {
+		if m.Generation == g.Number {
+			return m
+		}
+	}
+	return MeasuredSockets{Generation: g.Number, Connections: -1}
+}
