@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,6 +25,8 @@ type Service struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 	guard  *handoff.Guard
+	// addresses are as New found them; they do not change.
+	addresses []state.Endpoint
 
 	// All below is Run's.
 	st         state.Service
@@ -74,6 +77,7 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 		s.release()
 		return nil, err
 	}
+	s.addresses = slices.Clone(s.st.Endpoints)
 	return s, nil
 }
 
@@ -128,7 +132,7 @@ func (s *Service) refuseForeign(ctx context.Context, ep *handoff.Endpoint) error
 }
 
 // Addrs are the addresses, with the ports that were taken for port 0.
-func (s *Service) Addrs() []state.Endpoint { return s.st.Clone().Endpoints }
+func (s *Service) Addrs() []state.Endpoint { return slices.Clone(s.addresses) }
 
 // Warnings are what the user should know before the start.
 func (s *Service) Warnings() []string {

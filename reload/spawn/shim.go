@@ -120,6 +120,10 @@ func (o Order) prepare(listeners []handoff.File) error {
 			return fmt.Errorf("can't place listener %q: %w", l.Name, err)
 		}
 	}
+	// Whoever started the holder may have left descriptors open in it.
+	if err := closeOnExecFrom(firstFD + len(listeners)); err != nil {
+		return fmt.Errorf("can't close what is not the daemon's: %w", err)
+	}
 	if err := o.Credential.apply(); err != nil {
 		return err
 	}

@@ -1,6 +1,12 @@
 package spawn
 
-import "golang.org/x/sys/unix"
+import (
+	"math"
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
 
 func place(fd, at int) error { return unix.Dup3(fd, at, 0) }
 
@@ -22,4 +28,22 @@ func pidfdID(pid int) (uint64, bool) {
 		return 0, false
 	}
 	return st.Ino, true
+}
+
+// closeOnExecFrom marks all descriptors from first on; kernels before 5.11 can't do
+// so at once.
+func closeOnExecFrom(first int) error {
+	if err := unix.CloseRange(uint(first), math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err == nil {
+		return nil
+	}
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if fd, err := strconv.Atoi(e.Name()); err == nil && fd >= first {
+			unix.CloseOnExec(fd)
+		}
+	}
+	return nil
 }

@@ -120,7 +120,7 @@ func (s Service) Clone() Service {
 }
 
 // Generation finds one by its number; nil if it is not known any more.
-func (s *Service) Generation(number int) *Generation {
+func (s Service) Generation(number int) *Generation {
 	for i := range s.Generations {
 		if s.Generations[i].Number == number {
 			return &s.Generations[i]
@@ -130,7 +130,7 @@ func (s *Service) Generation(number int) *Generation {
 }
 
 // Live is the generation that new connections go to; nil if there is none.
-func (s *Service) Live() *Generation {
+func (s Service) Live() *Generation {
 	for i := range s.Generations {
 		if s.Generations[i].Phase == Live {
 			return &s.Generations[i]

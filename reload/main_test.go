@@ -1,0 +1,194 @@
+package reload
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
+
+	"github.com/gapless-dev/gapless/reload/spawn"
+)
+
+// The test binary is also the shim and the daemon, told apart by its arguments.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 {
+		switch os.Args[1] {
+		case "__shim":
+			spawn.Shim(os.Args[2:])
+		case "daemon":
+			os.Exit(daemonMain(os.Args[2:]))
+		}
+	}
+	before := openFDs()
+	code := m.Run()
+	if code == 0 {
+		if err := goleak.Find(); err != nil {
+			fmt.Fprintln(os.Stderr, "goroutines leaked:", err)
+			code = 1
+		}
+		if after := openFDs(); len(after) > len(before)+2 { // the runtime's poller has two
+			fmt.Fprintf(os.Stderr, "descriptors leaked: %v before, %v after\n", before, after)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+func openFDs() []string {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return nil
+	}
+	var open []string
+	for _, e := range entries {
+		if to, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil {
+			open = append(open, e.Name()+"="+to)
+		}
+	}
+	return open
+}
+
+// daemonMain is a daemon with habits: each argument is one.
+func daemonMain(habits []string) int {
+	d := &testDaemon{stop: make(chan os.Signal, 1)}
+	signal.Notify(d.stop, syscall.SIGTERM)
+	for _, h := range habits {
+		name, value, _ := strings.Cut(h, "=")
+		if code, done := d.do(name, value); done {
+			return code
+		}
+	}
+	return d.serve()
+}
+
+type testDaemon struct {
+	stop     chan os.Signal
+	notify   bool
+	deaf     bool
+	shutdown bool
+	slow     time.Duration
+}
+
+func (d *testDaemon) do(habit, value string) (int, bool) {
+	switch habit {
+	case "say":
+		fmt.Fprintln(os.Stderr, value)
+	case "lines":
+		n := 0
+		fmt.Sscan(value, &n)
+		for i := range n {
+			fmt.Println("line", i+1)
+		}
+	case "exit":
+		code := 0
+		fmt.Sscan(value, &code)
+		return code, true
+	case "exitif": // a file that exists
+		if _, err := os.Stat(value); err == nil {
+			return 3, true
+		}
+	case "start":
+		d.slow, _ = time.ParseDuration(value)
+		time.Sleep(d.slow) // what a slow start is
+	case "hang":
+		<-make(chan int)
+	case "notify":
+		d.notify = true
+	case "deaf":
+		d.deaf = true
+	case "close3":
+		unix.Close(3)
+		d.ready()
+		<-d.stop
+		return 0, true
+	case "shutdown":
+		d.shutdown = true
+	case "nonblock":
+		unix.SetNonblock(3, true)
+	case "child":
+		cmd := exec.Command(os.Args[0], "daemon", "orphan")
+		cmd.Stdout = os.Stdout
+		if err := cmd.Start(); err != nil {
+			return 9, true
+		}
+	case "orphan":
+		signal.Ignore(syscall.SIGTERM)
+		<-make(chan int)
+	case "env":
+		os.WriteFile(value, []byte(strings.Join(os.Environ(), "\n")), 0o600)
+	}
+	return 0, false
+}
+
+func (d *testDaemon) ready() {
+	if !d.notify {
+		return
+	}
+	c, err := net.Dial("unixgram", os.Getenv("NOTIFY_SOCKET"))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return
+	}
+	defer c.Close()
+	c.Write([]byte("READY=1\nSTATUS=serving"))
+}
+
+func (d *testDaemon) serve() int {
+	ln, err := net.FileListener(os.NewFile(3, "listener"))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "no listener:", err)
+		return 4
+	}
+	srv := &http.Server{Handler: http.HandlerFunc(reply)}
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(ln) }()
+	d.ready()
+	for {
+		select {
+		case err := <-served:
+			fmt.Fprintln(os.Stderr, err)
+			if errors.Is(err, unix.EINVAL) {
+				<-d.stop // the listener was shut down
+				return 0
+			}
+			return 5
+		case <-d.stop:
+			if d.deaf {
+				continue
+			}
+			if d.shutdown {
+				unix.Shutdown(3, unix.SHUT_RDWR)
+			}
+			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+			defer cancel()
+			srv.Shutdown(ctx)
+			return 0
+		}
+	}
+}
+
+// reply says which generation it is. /slow takes its time, /die ends the process,
+// /shutdown ends the listener.
+func reply(w http.ResponseWriter, r *http.Request) {
+	switch r.URL.Path {
+	case "/slow":
+		time.Sleep(200 * time.Millisecond) // what a slow answer is
+	case "/die":
+		os.Exit(7)
+	case "/shutdown":
+		unix.Shutdown(3, unix.SHUT_RDWR)
+	}
+	w.Header().Set("X-Generation", os.Getenv("GAPLESS_GENERATION"))
+	fmt.Fprintf(w, "%s %d\n", os.Getenv("GAPLESS_GENERATION"), os.Getpid())
+}
