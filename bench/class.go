@@ -67,7 +67,7 @@ func classify(at phase, err error) Class {
 	switch {
 	case isTimeout(err):
 		return Timeout
-	case at == dialling && errors.Is(err, syscall.ECONNREFUSED):
+	case errors.Is(err, syscall.ECONNREFUSED):
 		return Refused
 	case isReset(err) && at == answered:
 		return ResetAfter

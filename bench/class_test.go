@@ -50,9 +50,10 @@ func TestEachFailureHasItsClass(t *testing.T) {
 		{"closed within the header", Short, sayThenClose("HTTP/1.1 200 OK\r\nContent-Le")},
 		{"closed within a chunk", Short, sayThenClose("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel")},
 		{"closed before the last chunk", Short, sayThenClose("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")},
+		{"OK after interim answers", "", sayThenClose(strings.Repeat("HTTP/1.1 103 Early Hints\r\n\r\n", 3) + okClose)},
 		{"closed after an interim answer", Short, sayThenClose("HTTP/1.1 100 Continue\r\n\r\n")},
 		{"not HTTP", Short, sayThenClose("+PONG\r\n")},
-		{"interim answers without end", Short, sayThenClose(strings.Repeat("HTTP/1.1 102 Processing\r\n\r\n", 20))},
+		{"interim answers without end", Short, sayThenClose(strings.Repeat("HTTP/1.1 102 Processing\r\n\r\n", 20) + okClose)},
 		{"no answer", Timeout, func(conn *net.TCPConn, _ int) { io.Copy(io.Discard, conn) }},
 		{"half an answer", Timeout, say(okClose[:len(okClose)-2])},
 		{"wrong status", Wrong, sayThenClose("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")},
@@ -61,7 +62,11 @@ func TestEachFailureHasItsClass(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			s := serve(t, test.handle)
 			r := mustRun(t, Load{Kind: PerRequest, Addr: s.addr, Clients: 2, Max: 4, Timeout: shortTimeout})
-			wantOnly(t, r, test.want, 4)
+			if test.want == "" {
+				wantAllOK(t, r, 4)
+			} else {
+				wantOnly(t, r, test.want, 4)
+			}
 			if n := s.accepted(); n != 4 {
 				t.Errorf("the server saw %d connections for 4 requests", n)
 			}

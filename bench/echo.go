@@ -60,8 +60,5 @@ func (c *client) readBack(sent []byte) *fault {
 			return failed(at, fmt.Errorf("%d of %d bytes came back: %w", got, len(sent), err))
 		}
 	}
-	if n := c.reader.Buffered(); n > 0 {
-		return &fault{class: Wrong, err: fmt.Errorf("%d bytes more than sent", n)}
-	}
-	return nil
+	return nil // a byte too many is found before the next block
 }

@@ -126,3 +126,23 @@ func TestEchoTimeout(t *testing.T) {
 		wantOnly(t, mustRun(t, Load{Kind: Echo, Dial: dial, Clients: 1, Max: 2}), Timeout, 2)
 	})
 }
+
+// TestEchoFailureFreesTheWriter: with a wrong byte the verdict stands, though
+// the server no longer reads.
+func TestEchoFailureFreesTheWriter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		defer close(release)
+		dial := pipes(func(conn net.Conn, _ int) {
+			buf := make([]byte, 1)
+			conn.Read(buf)
+			conn.Write([]byte{^buf[0]})
+			<-release
+		})
+		r := mustRun(t, Load{Kind: Echo, Dial: dial, Clients: 1, Max: 1})
+		wantOnly(t, r, Wrong, 1)
+		if took := r.Finished.Sub(r.Started); took != 0 {
+			t.Errorf("took %v", took)
+		}
+	})
+}

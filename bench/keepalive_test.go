@@ -154,6 +154,19 @@ func TestLossOnReusedConnection(t *testing.T) {
 	}
 }
 
+// TestIdleForLongerThanTheTimeout: the deadline of a request is not that of the
+// connection.
+func TestIdleForLongerThanTheTimeout(t *testing.T) {
+	s := serve(t, func(conn *net.TCPConn, _ int) {
+		answering(conn, func(int) string { return okKeep })
+	})
+	r := mustRun(t, Load{Kind: KeepAlive, Addr: s.addr, Clients: 1, Max: 2, Timeout: 400 * time.Millisecond, Think: 500 * time.Millisecond})
+	wantAllOK(t, r, 2)
+	if s.accepted() != 1 || r.IdleResets != 0 {
+		t.Errorf("%d connections, %d idle resets; want 1 and 0", s.accepted(), r.IdleResets)
+	}
+}
+
 func TestIdleCloseWithoutDescriptor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dial := pipes(func(conn net.Conn, _ int) {

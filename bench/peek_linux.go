@@ -3,7 +3,6 @@ package bench
 import (
 	"bufio"
 	"errors"
-	"io"
 	"net"
 	"syscall"
 	"time"
@@ -31,27 +30,25 @@ func peek(conn net.Conn, reader *bufio.Reader) error {
 	if err != nil {
 		return err
 	}
-	err = peekRaw(raw)
-	if err == nil {
-		_, err = reader.Peek(1)
+	if err := peekRaw(raw); err != nil {
+		return err
 	}
+	_, err = reader.Peek(1)
 	return err
 }
 
+// peekRaw returns nil if a read would not wait: for bytes or for the end.
 func peekRaw(raw syscall.RawConn) error {
-	var n int
 	var seen error
 	err := raw.Read(func(fd uintptr) bool {
-		n, _, seen = unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		_, _, seen = unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
 		return true // never wait
 	})
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
-	case errors.Is(seen, unix.EAGAIN):
+	}
+	if errors.Is(seen, unix.EAGAIN) {
 		return errQuiet
-	case seen == nil && n == 0:
-		return io.EOF
 	}
 	return seen
 }

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"encoding/json"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -56,6 +57,18 @@ func TestMerge(t *testing.T) {
 	}
 	if m.Latency.Count() != 200 || m.Latency.Above(90*time.Millisecond) < 18 {
 		t.Errorf("latency of %d, %d above 90 ms", m.Latency.Count(), m.Latency.Above(90*time.Millisecond))
+	}
+}
+
+func TestGenerationsAreBounded(t *testing.T) {
+	tally := tally{result: newResult("", PerRequest, time.Time{})}
+	for i := range maxGenerations + 7 {
+		tally.addGeneration(strconv.Itoa(i))
+	}
+	tally.addGeneration("0")
+	g := tally.result.Generations
+	if len(g) != maxGenerations+1 || g["others"] != 7 || g["0"] != 2 {
+		t.Errorf("%d generations, %d others, %d of the first", len(g), g["others"], g["0"])
 	}
 }
 

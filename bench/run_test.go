@@ -85,6 +85,38 @@ func TestRateNotMet(t *testing.T) {
 	})
 }
 
+// TestLastRequestsMayBeLate stalls at the end: what is due before the end is
+// sent, if it is within the tolerance.
+func TestLastRequestsMayBeLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dial := pipes(func(conn net.Conn, n int) {
+			answering(conn, func(int) string {
+				if n == 95 {
+					time.Sleep(100 * time.Millisecond)
+				}
+				return okClose
+			})
+		})
+		r := mustRun(t, Load{Kind: PerRequest, Dial: dial, Clients: 1, MaxClients: 1, Rate: 100, Duration: time.Second})
+		wantAllOK(t, r, 100)
+		if !r.RateMet || r.MaxLate < 89*time.Millisecond {
+			t.Errorf("rate met %v, late by %v", r.RateMet, r.MaxLate)
+		}
+	})
+}
+
+// TestEndWakesThinkers: nobody waits for a client that has nothing to send.
+func TestEndWakesThinkers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dial := pipes(func(conn net.Conn, _ int) { answering(conn, func(int) string { return okClose }) })
+		start := time.Now()
+		wantAllOK(t, mustRun(t, Load{Kind: PerRequest, Dial: dial, Max: 1, Think: time.Hour}), 1)
+		if took := time.Since(start); took != 0 {
+			t.Errorf("took %v", took)
+		}
+	})
+}
+
 func TestLongestGap(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
