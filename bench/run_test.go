@@ -16,95 +16,6 @@ import (
 	"time"
 )
 
-// TestLatencyCountsFromTheIntendedTime stalls a server once, for 300 ms. With
-// one client the requests that were due meanwhile wait with it: their latency
-// must say so.
-func TestLatencyCountsFromTheIntendedTime(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var requests atomic.Int64
-		dial := pipes(func(conn net.Conn, _ int) {
-			answering(conn, func(int) string {
-				if requests.Add(1) == 11 {
-					time.Sleep(300 * time.Millisecond)
-				}
-				return okKeep
-			})
-		})
-		l := Load{Kind: KeepAlive, Dial: dial, Clients: 1, MaxClients: 1, Rate: 100, Duration: time.Second, Tolerance: 200 * time.Millisecond}
-		r := mustRun(t, l)
-		wantAllOK(t, r, 100)
-		// Due 10, 20 ... 290 ms after the stalled one, and that itself. (The
-		// peek of a pipe takes a millisecond of each of those that follow.)
-		if n := r.Latency.Above(9 * time.Millisecond); n < 30 || n > 34 {
-			t.Errorf("%d requests saw the stall, want about 30", n)
-		}
-		if n := r.Service.Above(9 * time.Millisecond); n != 1 {
-			t.Errorf("%d requests were slow from their own start, want 1", n)
-		}
-		if p := r.Latency.Max(); p < 300*time.Millisecond || p > 302*time.Millisecond {
-			t.Errorf("longest latency %v, want 300 ms", p)
-		}
-		if r.Late < 9 || r.Late > 12 || r.RateMet || r.MaxLate < 289*time.Millisecond || r.MaxLate > 292*time.Millisecond {
-			t.Errorf("%d requests late by at most %v, rate met %v; want about 10, 291 ms, false", r.Late, r.MaxLate, r.RateMet)
-		}
-	})
-}
-
-// TestConstantRateAddsClients keeps the rate through the same stall, because
-// further clients may connect.
-func TestConstantRateAddsClients(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		dial := pipes(func(conn net.Conn, n int) {
-			answering(conn, func(int) string {
-				if n >= 50 && n < 80 {
-					time.Sleep(300 * time.Millisecond)
-				}
-				return okClose
-			})
-		})
-		r := mustRun(t, Load{Kind: PerRequest, Dial: dial, Clients: 1, Rate: 100, Duration: time.Second})
-		wantAllOK(t, r, 100)
-		if !r.RateMet || r.Late != 0 || r.Intended != 100 || r.OfferedRate != 100 {
-			t.Errorf("rate met %v, %d late, %d intended, %g offered", r.RateMet, r.Late, r.Intended, r.OfferedRate)
-		}
-		if n := r.Latency.Above(290 * time.Millisecond); n != 30 {
-			t.Errorf("%d requests took 300 ms, want 30", n)
-		}
-	})
-}
-
-func TestRateNotMet(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		dial := pipes(func(conn net.Conn, _ int) {
-			answering(conn, func(int) string { time.Sleep(100 * time.Millisecond); return okClose })
-		})
-		r := mustRun(t, Load{Kind: PerRequest, Dial: dial, Clients: 1, MaxClients: 2, Rate: 100, Duration: time.Second})
-		if r.RateMet || r.Intended != 100 || r.Sent > 30 || r.AchievedRate > 25 {
-			t.Errorf("rate met %v: %d of %d sent, %g/s", r.RateMet, r.Sent, r.Intended, r.AchievedRate)
-		}
-	})
-}
-
-// TestLastRequestsMayBeLate stalls at the end: what is due before the end is
-// sent, if it is within the tolerance.
-func TestLastRequestsMayBeLate(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		dial := pipes(func(conn net.Conn, n int) {
-			answering(conn, func(int) string {
-				if n == 95 {
-					time.Sleep(100 * time.Millisecond)
-				}
-				return okClose
-			})
-		})
-		r := mustRun(t, Load{Kind: PerRequest, Dial: dial, Clients: 1, MaxClients: 1, Rate: 100, Duration: time.Second})
-		wantAllOK(t, r, 100)
-		if !r.RateMet || r.MaxLate < 89*time.Millisecond {
-			t.Errorf("rate met %v, late by %v", r.RateMet, r.MaxLate)
-		}
-	})
-}
-
 // TestEndWakesThinkers: nobody waits for a client that has nothing to send.
 func TestEndWakesThinkers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -359,24 +270,6 @@ func TestLocalAddrs(t *testing.T) {
 	}
 }
 
-// TestRealRate runs 500 requests a second against a real server. Only counts
-// are checked: the machine may be slow.
-func TestRealRate(t *testing.T) {
-	s := serve(t, func(conn *net.TCPConn, _ int) {
-		answering(conn, func(int) string { io.WriteString(conn, okClose); return "" })
-	})
-	var seen atomic.Int64
-	r := mustRun(t, Load{
-		Kind: PerRequest, Addr: s.addr, Rate: 500, Duration: 500 * time.Millisecond, Tolerance: 10 * time.Second,
-		Progress:      func(s Snapshot) { seen.Store(int64(s.Sent)) },
-		ProgressEvery: 50 * time.Millisecond,
-	})
-	wantAllOK(t, r, 250)
-	if s.accepted() != 250 || !r.RateMet || seen.Load() == 0 {
-		t.Errorf("%d connections, rate met %v, progress saw %d", s.accepted(), r.RateMet, seen.Load())
-	}
-}
-
 func TestBadLoads(t *testing.T) {
 	dial := func(context.Context) (net.Conn, error) { return nil, errors.New("not to be called") }
 	for name, l := range map[string]Load{
@@ -393,32 +286,4 @@ func TestBadLoads(t *testing.T) {
 			t.Errorf("%s: ran: %+v", name, r)
 		}
 	}
-}
-
-// BenchmarkPerRequest is the engine's own cost, with a server in the same
-// process that does nothing: what it can offer at most on this machine.
-func BenchmarkPerRequest(b *testing.B) {
-	s := serve(b, func(conn *net.TCPConn, _ int) {
-		answering(conn, func(int) string { io.WriteString(conn, okClose); return "" })
-	})
-	b.ReportAllocs()
-	r := mustRun(b, Load{Kind: PerRequest, Addr: s.addr, Max: b.N})
-	if r.OK != b.N {
-		b.Fatalf("%d of %d ok: %v", r.OK, b.N, r.Failures)
-	}
-	b.ReportMetric(r.AchievedRate, "req/s")
-	b.ReportMetric(float64(r.Latency.P99().Microseconds()), "p99-µs")
-}
-
-// BenchmarkKeepAlive is the same on kept connections.
-func BenchmarkKeepAlive(b *testing.B) {
-	s := serve(b, func(conn *net.TCPConn, _ int) {
-		answering(conn, func(int) string { return okKeep })
-	})
-	b.ReportAllocs()
-	r := mustRun(b, Load{Kind: KeepAlive, Addr: s.addr, Max: b.N})
-	if r.OK != b.N {
-		b.Fatalf("%d of %d ok: %v", r.OK, b.N, r.Failures)
-	}
-	b.ReportMetric(r.AchievedRate, "req/s")
 }
