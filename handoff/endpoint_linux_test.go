@@ -1,0 +1,450 @@
+package handoff
+
+import (
+	"context"
+	"errors"
+	"math"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func mustOpen(t *testing.T, ep *Endpoint) *Listener {
+	t.Helper()
+	l, err := ep.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func spec(t *testing.T, text string) Spec {
+	t.Helper()
+	s, err := ParseSpec(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// The port that was taken for port 0 stays, through a time of refusing too.
+func TestPortZeroStays(t *testing.T) {
+	ep := openEndpoint(t, spec(t, "127.0.0.1:0"))
+	l := mustOpen(t, ep)
+	port := ep.Addr().Port()
+	if port == 0 {
+		t.Fatal("no port was taken")
+	}
+	if err := ep.Refuse(); err != nil {
+		t.Fatal(err)
+	}
+	if err := ep.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	for _, fd := range []int{l.FD(), mustOpen(t, ep).FD()} {
+		if at, err := boundTo(fd); err != nil || at.Port() != port {
+			t.Errorf("a listener is at %v (%v), not at port %d", at, err, port)
+		}
+	}
+}
+
+func TestListenerIsPlainTCP(t *testing.T) {
+	l := mustOpen(t, openEndpoint(t, spec(t, "0")))
+	if protocol, err := unix.GetsockoptInt(l.FD(), unix.SOL_SOCKET, unix.SO_PROTOCOL); err != nil || protocol != unix.IPPROTO_TCP {
+		t.Errorf("protocol %d, %v", protocol, err)
+	}
+	if flags, err := unix.FcntlInt(uintptr(l.FD()), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC == 0 {
+		t.Errorf("not close-on-exec: %#x, %v", flags, err)
+	}
+}
+
+func TestBacklog(t *testing.T) {
+	for _, c := range []struct {
+		text  string
+		limit int
+		warns bool
+	}{
+		{"127.0.0.1:0", somaxconn(), false},
+		{"127.0.0.1:0,backlog=5", 5, false},
+		{"127.0.0.1:0,backlog=1000000", somaxconn(), true},
+	} {
+		ep := openEndpoint(t, spec(t, c.text))
+		if _, limit, err := mustOpen(t, ep).Queue(); err != nil || limit != c.limit {
+			t.Errorf("%s: the queue's limit is %d, want %d (%v)", c.text, limit, c.limit, err)
+		}
+		if warns := len(ep.Warnings()) > 0; warns != c.warns {
+			t.Errorf("%s: warnings %q", c.text, ep.Warnings())
+		}
+	}
+}
+
+func TestOptionsReachAcceptedConnections(t *testing.T) {
+	ep := openEndpoint(t, spec(t, "127.0.0.1:0,keepalive,nodelay,linger=3s,rcvbuf=64K"))
+	l := mustOpen(t, ep)
+	c, err := net.Dial("tcp", ep.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	fd := acceptOne(t, l)
+	defer unix.Close(fd)
+	for name, option := range map[string][2]int{"keepalive": {unix.SOL_SOCKET, unix.SO_KEEPALIVE}, "nodelay": {unix.IPPROTO_TCP, unix.TCP_NODELAY}} {
+		if on, err := unix.GetsockoptInt(fd, option[0], option[1]); err != nil || on == 0 {
+			t.Errorf("%s is not set (%v)", name, err)
+		}
+	}
+	// The kernel doubles what it is given (socket(7)).
+	if n, err := unix.GetsockoptInt(l.FD(), unix.SOL_SOCKET, unix.SO_RCVBUF); err != nil || n != 2*64<<10 {
+		t.Errorf("rcvbuf is %d (%v)", n, err)
+	}
+}
+
+func acceptOne(t *testing.T, l *Listener) int {
+	t.Helper()
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); {
+		fd, ok, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ok {
+			return fd
+		}
+	}
+	t.Fatal("nobody connected")
+	return -1
+}
+
+func TestAddressInUseNamesTheOwner(t *testing.T) {
+	other, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	ep := openEndpoint(t, spec(t, other.Addr().String()))
+	_, err = ep.Open()
+	var inUse *InUseError
+	if !errors.As(err, &inUse) || inUse.PID != os.Getpid() || !errors.Is(err, unix.EADDRINUSE) {
+		t.Fatalf("open: %v", err)
+	}
+	if !strings.Contains(err.Error(), "in use by pid") {
+		t.Errorf("it says: %v", err)
+	}
+}
+
+func TestPrivilegedPort(t *testing.T) {
+	err := inUse(&Endpoint{}, unix.EACCES)
+	if !errors.Is(err, unix.EACCES) || !strings.Contains(err.Error(), "setcap") {
+		t.Errorf("it says: %v", err)
+	}
+}
+
+// A listener of somebody else's that may take traffic is found, whatever the
+// family or the address under which it overlaps; one that can't is not.
+func TestForeignListeners(t *testing.T) {
+	ep := openEndpoint(t, spec(t, "127.0.0.1:0"))
+	mustOpen(t, ep)
+	if foreign, err := ep.Foreign(t.Context()); err != nil || len(foreign) != 0 {
+		t.Fatalf("alone: %v, %v", foreign, err)
+	}
+	elsewhere := openEndpoint(t, Spec{Network: TCP, Host: "127.0.0.2", Port: ep.Addr().Port()})
+	mustOpen(t, elsewhere)
+	if foreign, err := ep.Foreign(t.Context()); err != nil || len(foreign) != 0 {
+		t.Fatalf("with one at another address: %v, %v", foreign, err)
+	}
+	wild := openEndpoint(t, Spec{Network: TCP, Port: ep.Addr().Port()})
+	mustOpen(t, wild)
+	foreign, err := ep.Foreign(t.Context())
+	if err != nil || len(foreign) != 1 || foreign[0].PID != os.Getpid() {
+		t.Fatalf("with a wildcard: %v, %v", foreign, err)
+	}
+	if foreign, err = ep.Foreign(t.Context(), wild.Inodes()...); err != nil || len(foreign) != 0 {
+		t.Errorf("with a wildcard of our own: %v, %v", foreign, err)
+	}
+}
+
+func TestCanaryShare(t *testing.T) {
+	ep := openEndpoint(t, spec(t, "127.0.0.1:0"))
+	live, cand := startDaemon(t, ep, 1, 1), startDaemon(t, ep, 2, 1)
+	const n, share = 3000, 0.2
+	mustSteer(t, ep, Plan{Live: live.listeners, Candidate: cand.listeners, Share: share})
+	got := askMany(t, ep, n)[2]
+	if off := math.Abs(float64(got) - n*share); off > 3*math.Sqrt(n*share*(1-share)) {
+		t.Errorf("the candidate got %d of %d, asked was %g", got, n, share)
+	}
+	live.stop(1)
+	cand.stop(1)
+}
+
+func TestWorkersShareEvenly(t *testing.T) {
+	ep := openEndpoint(t, spec(t, "127.0.0.1:0"))
+	workers := []*daemon{startDaemon(t, ep, 1, 1), startDaemon(t, ep, 2, 1), startDaemon(t, ep, 3, 1)}
+	idle := startDaemon(t, ep, 4, 1)
+	var live []*Listener
+	for _, w := range workers {
+		live = append(live, w.listeners...)
+	}
+	mustSteer(t, ep, Plan{Live: live})
+	const n = 3000
+	seen := askMany(t, ep, n)
+	for id := uint32(1); id <= 3; id++ {
+		if off := math.Abs(float64(seen[id]) - n/3); off > 4*math.Sqrt(n*2/9.) {
+			t.Errorf("worker %d got %d of %d", id, seen[id], n)
+		}
+	}
+	if seen[4] != 0 {
+		t.Errorf("a listener that no plan names got %d", seen[4])
+	}
+	for _, d := range append(workers, idle) {
+		d.stop(1)
+	}
+}
+
+func askMany(t *testing.T, ep *Endpoint, n int) map[uint32]int {
+	t.Helper()
+	seen := map[uint32]int{}
+	for range n {
+		id, err := ask(ep.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen[id]++
+	}
+	return seen
+}
+
+// Hop limit and local source together make a probe; a client with either alone is
+// an ordinary one.
+func TestProbeReachesOnlyTheCandidate(t *testing.T) {
+	for _, host := range []string{"127.0.0.1", "0.0.0.0", "::1", ""} {
+		t.Run(host, func(t *testing.T) {
+			ep := openEndpoint(t, Spec{Network: TCP, Host: host})
+			live, cand := startDaemon(t, ep, 1, 1), startDaemon(t, ep, 2, 2)
+			mustSteer(t, ep, Plan{Live: live.listeners, Probe: cand.listeners})
+			for range 50 {
+				c, err := Dial(t.Context(), ep.Addr())
+				if err != nil {
+					t.Fatal(err)
+				}
+				if id, err := readID(c); err != nil || id != 2 {
+					t.Errorf("a probe went to %d (%v)", id, err)
+				}
+				c.Close()
+				to, _ := reachable(ep.Addr(), nil)
+				if id, err := ask(to.String()); err != nil || id != 1 {
+					t.Errorf("a client went to %d (%v)", id, err)
+				}
+			}
+			live.stop(1)
+			cand.stop(1)
+		})
+	}
+}
+
+func TestCloseRefusesWhatIsSteeredTo(t *testing.T) {
+	ep := openEndpoint(t, spec(t, "127.0.0.1:0"))
+	l := mustOpen(t, ep)
+	if err := ep.Close(l); !errors.Is(err, ErrSteered) {
+		t.Errorf("close: %v", err)
+	}
+	other := mustOpen(t, ep)
+	if err := ep.Close(other); err != nil {
+		t.Error(err)
+	}
+	if err := ep.Steer(Plan{Live: []*Listener{other}}); !errors.Is(err, ErrNotMember) {
+		t.Errorf("steer to a closed one: %v", err)
+	}
+}
+
+// One socket for all: what a daemon does to it is mended for all.
+func TestSharedListener(t *testing.T) {
+	ep, err := Open(t.Context(), spec(t, "127.0.0.1:0"), OpenOptions{Shared: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ep.CloseAll()
+	first := startDaemon(t, ep, 1, 1)
+	if ep.Steering() != "shared" {
+		t.Errorf("steering is %q", ep.Steering())
+	}
+	shutdown(first.listeners[0].fd)
+	left, err := ep.Refresh()
+	if err != nil || !slices.Equal(left, first.listeners) {
+		t.Fatalf("refresh: %v, %v", left, err)
+	}
+	if err := ep.Relisten(left[0]); err != nil {
+		t.Fatal(err)
+	}
+	first.stop(1)
+	second := startDaemon(t, ep, 2, 1)
+	mustSteer(t, ep, Plan{Live: second.listeners})
+	if err := ep.Close(first.listeners[0]); err != nil {
+		t.Fatal(err)
+	}
+	if id, err := ask(ep.Addr().String()); err != nil || id != 2 {
+		t.Errorf("answered by %d, %v", id, err)
+	}
+	second.stop(1)
+}
+
+func TestGuardNoticesAShutdownAndNoConnection(t *testing.T) {
+	g, err := NewGuard()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	ep, err := Open(t.Context(), spec(t, "127.0.0.1:0"), OpenOptions{Guard: g})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ep.CloseAll()
+	l, other := mustOpen(t, ep), mustOpen(t, ep)
+	c, err := net.Dial("tcp", ep.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for range 2 { // again after it listens again
+		shutdown(other.fd)
+		inodes, err := g.Wait(t.Context())
+		if err != nil || !slices.Equal(inodes, []uint64{other.Inode()}) {
+			t.Fatalf("guard: %v, %v (the listeners are %d and %d)", inodes, err, l.Inode(), other.Inode())
+		}
+		if left, err := ep.Refresh(); err != nil || !slices.Equal(left, []*Listener{other}) {
+			t.Fatalf("refresh: %v, %v", left, err)
+		}
+		if err := ep.Relisten(other); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if inodes, err := g.Wait(ctx); err == nil {
+		t.Errorf("a guard that was ended saw %v", inodes)
+	}
+}
+
+func TestDeferAcceptHoldsBackClientsButNoProbe(t *testing.T) {
+	ep := openEndpoint(t, spec(t, "127.0.0.1:0,defer-accept=30s"))
+	l := mustOpen(t, ep)
+	seconds := func() int {
+		n, err := unix.GetsockoptInt(l.fd, unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	mustSteer(t, ep, Plan{Live: []*Listener{l}, Probe: []*Listener{l}})
+	if n := seconds(); n != 0 {
+		t.Errorf("while probed: %d s", n)
+	}
+	mustSteer(t, ep, Plan{Live: []*Listener{l}})
+	if n := seconds(); n < 30 {
+		t.Errorf("live: %d s", n)
+	}
+}
+
+// settling begins to settle l and returns its outcome's channel.
+func settling(t *testing.T, ctx context.Context, l *Listener) <-chan Settled {
+	t.Helper()
+	s, err := NewSettler(l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan Settled, 1)
+	go func() {
+		left, err := s.Wait(ctx)
+		if err != nil && ctx.Err() == nil {
+			t.Error(err)
+		}
+		done <- left
+	}()
+	return done
+}
+
+func notYet(t *testing.T, done <-chan Settled, why string) {
+	t.Helper()
+	select {
+	case left := <-done:
+		t.Fatalf("settled (%+v) while %s", left, why)
+	case <-time.After(150 * time.Millisecond): // many times what settling takes when nothing is open
+	}
+}
+
+func TestSettlingFollowsAConnectionToItsAnswer(t *testing.T) {
+	ep := openEndpoint(t, spec(t, "127.0.0.1:0"))
+	old, live := mustOpen(t, ep), mustOpen(t, ep)
+	c, err := net.Dial("tcp", ep.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	mustSteer(t, ep, Plan{Live: []*Listener{live}})
+	done := settling(t, t.Context(), old)
+	notYet(t, done, "a client waits in the queue")
+	fd := acceptOne(t, old)
+	defer unix.Close(fd)
+	c.Write([]byte("question"))
+	notYet(t, done, "it has been accepted and not answered")
+	unix.Write(fd, []byte("answer"))
+	if left := <-done; !left.Clean() {
+		t.Errorf("settled as %+v", left)
+	}
+}
+
+func TestSettlingLetsGoOfAClosedConnection(t *testing.T) {
+	ep := openEndpoint(t, spec(t, "127.0.0.1:0"))
+	old, live := mustOpen(t, ep), mustOpen(t, ep)
+	c, err := net.Dial("tcp", ep.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustSteer(t, ep, Plan{Live: []*Listener{live}})
+	fd := acceptOne(t, old)
+	done := settling(t, t.Context(), old)
+	notYet(t, done, "a silent client is connected")
+	unix.Close(fd)
+	c.Close()
+	if left := <-done; !left.Clean() {
+		t.Errorf("settled as %+v", left)
+	}
+}
+
+// With defer-accept a silent client stays half-open: it is given up after 3 s.
+func TestSettlingGivesUpHalfOpenOnes(t *testing.T) {
+	ep := openEndpoint(t, spec(t, "127.0.0.1:0,defer-accept=30s"))
+	old, live := mustOpen(t, ep), mustOpen(t, ep)
+	mustSteer(t, ep, Plan{Live: []*Listener{old}})
+	c, err := net.Dial("tcp", ep.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	mustSteer(t, ep, Plan{Live: []*Listener{live}})
+	left := <-settling(t, t.Context(), old)
+	if left.HalfOpen != 1 || left.Took < handshakeTimeout || left.Clean() {
+		t.Errorf("settled as %+v", left)
+	}
+}
+
+func TestSettlingEndsWithItsContext(t *testing.T) {
+	ep := openEndpoint(t, spec(t, "127.0.0.1:0"))
+	old, live := mustOpen(t, ep), mustOpen(t, ep)
+	c, err := net.Dial("tcp", ep.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	mustSteer(t, ep, Plan{Live: []*Listener{live}})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := settling(t, ctx, old)
+	notYet(t, done, "a client waits in the queue")
+	cancel()
+	if left := <-done; left.Queued != 1 {
+		t.Errorf("settled as %+v", left)
+	}
+}
