@@ -1,0 +1,64 @@
+package control
+
+import (
+	"context"
+	"syscall"
+	"time"
+
+	"github.com/gapless-dev/gapless/reload"
+)
+
+// CodeNotPermitted is the exit code for those who may not ask.
+const CodeNotPermitted = 4
+
+// Service is what can be controlled; [reload.Service] is one.
+type Service interface {
+	Name() string
+	Status(context.Context) (reload.Status, error)
+	Reload(context.Context, reload.ReloadOptions) (reload.Result, error)
+	Start(context.Context) (reload.Result, error)
+	Stop(context.Context) error
+	Kill(context.Context, syscall.Signal) (int, error)
+	Shutdown(context.Context) error
+	Events(ctx context.Context, follow bool) ([]reload.Event, <-chan reload.Event, error)
+}
+
+// Info is who holds a service.
+type Info struct {
+	Schema  int    `json:"schema"` // of this type, 1
+	Service string `json:"service"`
+	PID     int    `json:"pid"`
+	// Start is how long a reload or start may take, Stop a stop or shutdown.
+	Start time.Duration `json:"start_within_ns"`
+	Stop  time.Duration `json:"stop_within_ns"`
+}
+
+// infoSchema is the version of Info as JSON.
+const infoSchema = 1
+
+// request is the body of every POST.
+type request struct {
+	Timeout      time.Duration `json:"timeout_ns,omitempty"`
+	IfGeneration int           `json:"if_generation,omitempty"`
+	NoWait       bool          `json:"no_wait,omitempty"`
+	Reason       string        `json:"reason,omitempty"`
+	Signal       int           `json:"signal,omitempty"`
+}
+
+// refused is every answer that is not what was asked for.
+type refused struct {
+	Failure *reload.Failure `json:"failure"`
+}
+
+type killed struct {
+	Generation int `json:"generation"`
+}
+
+// done answers what has nothing to tell.
+type done struct {
+	Service string `json:"service"`
+}
+
+func failure(code int, service, reason string) *reload.Failure {
+	return &reload.Failure{Code: code, Service: service, Reason: reason, ExitCode: -1}
+}

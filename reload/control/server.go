@@ -1,0 +1,236 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/gapless-dev/gapless/handoff"
+	"github.com/gapless-dev/gapless/reload"
+)
+
+// Options of a [Server]; the zero value of a field is its default.
+type Options struct {
+	// Start and Stop bound how long a reload and a stop may take where the caller
+	// does not say: more than the service's own deadlines. 2 min and 5 min.
+	Start, Stop time.Duration
+	// UIDs may ask besides root. The holder's own.
+	UIDs []uint32
+	Log  zerolog.Logger
+}
+
+const (
+	quick      = 10 * time.Second // what needs no waiting for the daemon
+	headerTime = 5 * time.Second
+	bodyMost   = 64 << 10
+	closeTime  = 2 * time.Second
+)
+
+// Server answers at a control socket.
+type Server struct {
+	socket     *Socket
+	svc        Service
+	options    Options
+	http       *http.Server
+	background *Background
+	cancel     context.CancelFunc
+	wg         sync.WaitGroup
+}
+
+// Serve answers at socket, which it owns from now on, until [Server.Close].
+func Serve(socket *Socket, svc Service, o Options) *Server {
+	if o.Start == 0 {
+		o.Start = 2 * time.Minute
+	}
+	if o.Stop == 0 {
+		o.Stop = 5 * time.Minute
+	}
+	if o.UIDs == nil {
+		o.UIDs = []uint32{uint32(os.Geteuid())}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	s := &Server{socket: socket, svc: svc, options: o, cancel: cancel, background: NewBackground(svc, o.Log)}
+	s.http = &http.Server{
+		Handler:           s.guard(s.routes()),
+		ReadHeaderTimeout: headerTime,
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+		ConnContext:       withPeer,
+		ErrorLog:          log.New(io.Discard, "", 0), // a client that breaks off is nobody's error
+	}
+	s.wg.Go(func() { s.background.Run(ctx) })
+	s.wg.Go(func() {
+		if err := s.http.Serve(socket.listener); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+			o.Log.Error().Err(err).Str("event", "control.failed").Msg("the control socket does not answer any more")
+		}
+	})
+	return s
+}
+
+// Close lets answers under way be written, then removes the socket and waits for
+// everything that Serve began. Call it when the service has ended, which ends all
+// operations; those of a service that goes on are broken off after 2 s.
+func (s *Server) Close() error {
+	remove := s.socket.Remove()
+	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
+	defer cancel()
+	if s.http.Shutdown(ctx) != nil {
+		s.http.Close()
+	}
+	s.cancel()
+	s.wg.Wait()
+	return remove
+}
+
+type peerKey struct{}
+
+// withPeer asks the kernel, once per connection, who it is.
+func withPeer(ctx context.Context, c net.Conn) context.Context {
+	conn, ok := c.(*net.UnixConn)
+	if !ok {
+		return ctx
+	}
+	peer, err := handoff.Peer(conn)
+	if err != nil {
+		return ctx
+	}
+	return context.WithValue(ctx, peerKey{}, peer)
+}
+
+// guard refuses everybody who may not ask, and keeps count of what runs.
+func (s *Server) guard(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.wg.Add(1)
+		defer s.wg.Done()
+		peer, known := r.Context().Value(peerKey{}).(handoff.Credentials)
+		if !known || peer.UID != 0 && !slices.Contains(s.options.UIDs, peer.UID) {
+			reason := "who asks could not be found out"
+			if known {
+				reason = fmt.Sprintf("uid %d may not control it; ask as the user who runs it, or as root", peer.UID)
+			}
+			answer(w, http.StatusForbidden, refused{failure(CodeNotPermitted, s.svc.Name(), reason)})
+			return
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, bodyMost)
+		next.ServeHTTP(w, r)
+	})
+}
+
+// operation is one that waits for the service, at most for its limit.
+type operation struct {
+	limit time.Duration
+	do    func(ctx context.Context, q request) (any, error)
+}
+
+func (s *Server) routes() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/service", s.info)
+	mux.HandleFunc("GET /v1/events", s.events)
+	mux.Handle("GET /v1/status", s.handle(operation{quick, s.status}))
+	mux.Handle("POST /v1/reload", s.handle(operation{s.options.Start, s.reload}))
+	mux.Handle("POST /v1/start", s.handle(operation{s.options.Start, s.start}))
+	mux.Handle("POST /v1/stop", s.handle(operation{s.options.Stop, s.stop}))
+	mux.Handle("POST /v1/shutdown", s.handle(operation{s.options.Stop, s.shutdown}))
+	mux.Handle("POST /v1/kill", s.handle(operation{quick, s.kill}))
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		reason := fmt.Sprintf("knows no %s %s; this version of gapless speaks /v1", r.Method, r.URL.Path)
+		answer(w, http.StatusNotFound, refused{failure(reload.CodeFailed, s.svc.Name(), reason)})
+	})
+	return mux
+}
+
+func (s *Server) handle(op operation) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var q request
+		if err := json.NewDecoder(r.Body).Decode(&q); err != nil && !errors.Is(err, io.EOF) {
+			answer(w, http.StatusBadRequest, refused{failure(reload.CodeFailed, s.svc.Name(), "can't read the request: "+err.Error())})
+			return
+		}
+		limit := op.limit
+		if q.Timeout > 0 {
+			limit = q.Timeout
+		}
+		ctx, cancel := context.WithTimeout(r.Context(), limit)
+		defer cancel()
+		result, err := op.do(ctx, q)
+		if err != nil {
+			answer(w, http.StatusConflict, refused{s.explain(err, limit)})
+			return
+		}
+		answer(w, http.StatusOK, result)
+	})
+}
+
+// explain makes a Failure of any error.
+func (s *Server) explain(err error, limit time.Duration) *reload.Failure {
+	var f *reload.Failure
+	switch {
+	case errors.As(err, &f):
+		return f
+	case errors.Is(err, reload.ErrEnded):
+		return failure(reload.CodeNotRunning, s.svc.Name(), "has ended")
+	case errors.Is(err, context.DeadlineExceeded):
+		return failure(reload.CodeFailed, s.svc.Name(), fmt.Sprintf("is not done within %s; it goes on with it", limit))
+	}
+	return failure(reload.CodeFailed, s.svc.Name(), err.Error())
+}
+
+func answer(w http.ResponseWriter, status int, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	// Nobody can be told if this fails: the one who asked has gone.
+	_ = json.NewEncoder(w).Encode(body)
+}
+
+func (s *Server) info(w http.ResponseWriter, _ *http.Request) {
+	answer(w, http.StatusOK, Info{Schema: infoSchema, Service: s.svc.Name(), PID: os.Getpid(), Start: s.options.Start, Stop: s.options.Stop})
+}
+
+func (s *Server) status(ctx context.Context, _ request) (any, error) { return s.svc.Status(ctx) }
+
+func (s *Server) reload(ctx context.Context, q request) (any, error) {
+	reason := q.Reason
+	if reason == "" {
+		reason = "reload by " + who(ctx)
+	}
+	o := reload.ReloadOptions{Reason: reason, IfGeneration: q.IfGeneration}
+	if q.NoWait {
+		s.background.Ask(o)
+		return done{s.svc.Name()}, nil
+	}
+	return s.svc.Reload(ctx, o)
+}
+
+func who(ctx context.Context) string {
+	peer, _ := ctx.Value(peerKey{}).(handoff.Credentials)
+	return fmt.Sprintf("uid %d", peer.UID)
+}
+
+func (s *Server) start(ctx context.Context, _ request) (any, error) { return s.svc.Start(ctx) }
+
+func (s *Server) stop(ctx context.Context, _ request) (any, error) {
+	return done{s.svc.Name()}, s.svc.Stop(ctx)
+}
+
+func (s *Server) shutdown(ctx context.Context, _ request) (any, error) {
+	return done{s.svc.Name()}, s.svc.Shutdown(ctx)
+}
+
+func (s *Server) kill(ctx context.Context, q request) (any, error) {
+	if q.Signal <= 0 {
+		return nil, failure(reload.CodeFailed, s.svc.Name(), fmt.Sprintf("can't send signal %d", q.Signal))
+	}
+	n, err := s.svc.Kill(ctx, syscall.Signal(q.Signal))
+	return killed{n}, err
+}
