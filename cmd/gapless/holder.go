@@ -1,0 +1,119 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/gapless-dev/gapless/reload"
+	"github.com/gapless-dev/gapless/reload/control"
+)
+
+// holder is the process of run.
+type holder struct {
+	terminal terminal
+	flags    *runFlags
+	config   reload.Config
+}
+
+// run reads as the process does: the control socket first, since it tells whether
+// the service runs already; then the addresses; then the daemon.
+func (h *holder) run(ctx context.Context) error {
+	log := newLog(h.terminal.err, h.flags.logFormat.value, h.flags.logLevel.value)
+	if err := h.wire(log); err != nil {
+		return err
+	}
+	socket, err := h.listen(ctx)
+	if err != nil {
+		return err
+	}
+	svc, err := reload.New(ctx, h.config)
+	if err != nil {
+		socket.Remove()
+		return err
+	}
+	server := control.Serve(socket, svc, control.Options{Start: h.startLimit(), Stop: h.stopLimit(), Log: log})
+	h.announce(svc, log)
+
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	signals := newSignals(h.terminal, svc, log)
+	wg.Go(func() { signals.run(ctx) })
+
+	// Its error has been logged, as every other event.
+	code, _ := svc.Run(context.WithoutCancel(ctx))
+
+	if err := server.Close(); err != nil {
+		log.Warn().Err(err).Str("event", "control.failed").Send()
+	}
+	cancel()
+	wg.Wait()
+	return exitCode(code)
+}
+
+func (h *holder) wire(log zerolog.Logger) error {
+	self, err := myself()
+	if err != nil {
+		return fmt.Errorf("can't find the gapless binary: %w", err)
+	}
+	h.config.Log = log
+	h.config.Shim = []string{self, shimVerb}
+	h.config.Relay = relayer{self: self, log: log}.relay
+	h.config.Stdout, h.config.Stderr = h.terminal.out, h.terminal.err
+	return nil
+}
+
+func (h *holder) listen(ctx context.Context) (*control.Socket, error) {
+	path, err := h.socketPath()
+	if err != nil {
+		return nil, err
+	}
+	socket, err := control.Listen(ctx, path)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", h.config.Name, err)
+	}
+	return socket, nil
+}
+
+func (h *holder) socketPath() (string, error) {
+	if h.flags.control != "" {
+		return filepath.Abs(h.flags.control)
+	}
+	dir := runtimeDirectory()
+	return dir.Socket(h.config.Name), dir.Make()
+}
+
+// How long an operation may take: more than the service's own deadlines one after
+// the other, twice for a reload that waits for another.
+const (
+	spawnTime  = 20 * time.Second
+	settleTime = 15 * time.Second
+	slack      = 10 * time.Second
+)
+
+func (h *holder) startLimit() time.Duration { return 2*(h.config.ReadyTimeout+spawnTime) + slack }
+
+func (h *holder) stopLimit() time.Duration {
+	return settleTime + max(h.config.DrainTimeout, h.config.StopTimeout) + 2*h.config.StopTimeout + slack
+}
+
+// announce says what people must know to use it: the ports that were taken.
+func (h *holder) announce(svc *reload.Service, log zerolog.Logger) {
+	for _, w := range svc.Warnings() {
+		log.Warn().Str("service", svc.Name()).Str("event", "service.warning").Msgf("%s: %s", svc.Name(), w)
+	}
+	for _, e := range svc.Addrs() {
+		text := fmt.Sprintf("%s: listening on %s", svc.Name(), e.Addr)
+		if e.Name != svc.Name() {
+			text += " (" + e.Name + ")"
+		}
+		host, port, _ := net.SplitHostPort(e.Addr)
+		log.Info().Str("service", svc.Name()).Str("event", "listening").Str("name", e.Name).
+			Str("address", e.Addr).Str("host", host).Str("port", port).Str("steering", e.Steering).Msg(text)
+	}
+}

@@ -1,0 +1,62 @@
+package main
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/gapless-dev/gapless/reload"
+	"github.com/gapless-dev/gapless/reload/control"
+)
+
+const reloadExample = `  gapless reload                          the only service there is
+  gapless reload web --timeout 1m && echo it is live
+  gapless reload web --if-generation 7    only if nobody else was faster`
+
+func newReload(t terminal) *cobra.Command {
+	var (
+		at      target
+		wait    bool
+		timeout duration
+		output  choice
+		number  int
+	)
+	c := &cobra.Command{
+		Use:     "reload [NAME] [flags]",
+		Short:   "Replace the daemon by a new generation; answers when it is live, or why not",
+		Example: reloadExample,
+		Args:    cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			client, err := at.find(c.Context(), args)
+			if err != nil {
+				return err
+			}
+			o := control.ReloadOptions{ReloadOptions: reload.ReloadOptions{IfGeneration: number}, NoWait: !wait, Timeout: time.Duration(timeout)}
+			result, err := client.Reload(c.Context(), o)
+			if err != nil {
+				return err
+			}
+			return sayResult(t, client.Name(), result, output.value)
+		},
+	}
+	c.Flags().BoolVar(&wait, "wait", true, "wait until it is live, or has failed")
+	durationFlag(c.Flags(), &timeout, "timeout", 0, "wait no longer; it goes on (0: the service's own limits)")
+	c.Flags().IntVar(&number, "if-generation", 0, "only if the live generation is `N`")
+	outputFlag(c, &output, "text", "json")
+	at.define(c)
+	return c
+}
+
+// sayResult prints nothing of a generation that was not waited for.
+func sayResult(t terminal, name string, r reload.Result, output string) error {
+	switch {
+	case output == "json":
+		return json.NewEncoder(t.out).Encode(r)
+	case r.Generation == 0:
+		sayDone(t, name, "a reload was asked for")
+	default:
+		t.print("%s\n", r)
+	}
+	return nil
+}
