@@ -1,0 +1,40 @@
+# What developers and CI run. `make help` lists the targets.
+GO          ?= go
+STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.2
+BENCHTIME   ?= 1s
+FUZZTIME    ?= 20s
+
+.PHONY: build test check lint bench demo fuzz help
+
+build: ## the command, into ./gapless
+	CGO_ENABLED=0 $(GO) build -trimpath -o gapless ./cmd/gapless
+
+test: ## all tests but the long ones, with the race detector (under 5 minutes)
+	$(GO) test -race -timeout 10m ./...
+
+check: lint ## what CI runs: lint, both systems, all tests, the long ones too
+	GOOS=darwin $(GO) build ./... && GOOS=darwin $(GO) vet ./...
+	GAPLESS_LONG=1 $(GO) test -race -timeout 40m ./...
+
+lint: ## gofmt, go vet, staticcheck, a tidy go.mod
+	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "run gofmt -w on these"; exit 1; }
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+	$(GO) mod tidy -diff
+
+bench: ## the figures that the README quotes
+	$(GO) test -run '^$$' -bench . -benchtime $(BENCHTIME) -timeout 20m ./handoff/ ./bench/...
+
+demo: ## a server under load, restarted plainly and reloaded by gapless, side by side
+	@$(GO) run ./bench/demo
+
+fuzz: ## each parser for a while
+	@for target in $$(grep -rl '^func Fuzz' --include='*_test.go' .); do \
+	  for name in $$(sed -n 's/^func \(Fuzz[A-Za-z]*\).*/\1/p' $$target); do \
+	    echo "$$name in $$(dirname $$target)"; \
+	    $(GO) test -run '^$$' -fuzz "^$$name$$" -fuzztime $(FUZZTIME) ./$$(dirname $$target) || exit 1; \
+	  done; \
+	done
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST)
