@@ -1,6 +1,7 @@
 package headline
 
 import (
+	"cmp"
 	"context"
 
 	"net"
@@ -26,9 +27,10 @@ type subject struct {
 	// run are the arguments of `gapless run`, with the command.
 	run []string
 	// echo: it has an endpoint called so.
-	echo bool
-	// identify finds the generation in an answer; nil is the header.
+	echo      bool
 	keepAlive keepAlive
+	// address is where it wants its listener, if not anywhere.
+	address string
 }
 
 // keepAlive is what a daemon can promise to clients that keep connections.
@@ -75,9 +77,15 @@ func (s subject) test(t *testing.T, b rig.Binaries) {
 
 // underLoad replaces the daemon while the loads run, and judges what clients saw.
 func (s subject) underLoad(t *testing.T, b rig.Binaries, loads []bench.Load) {
+	t.Helper()
+	s.underLoadBy(t, b, loads, rig.Options{})
+}
+
+func (s subject) underLoadBy(t *testing.T, b rig.Binaries, loads []bench.Load, o rig.Options) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	h := s.hold(t, b, rig.Options{})
+	h := s.hold(t, b, o)
 	st, err := h.Status(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -100,7 +108,7 @@ func endpointOf(l bench.Load) string {
 func (s subject) hold(t *testing.T, b rig.Binaries, o rig.Options) *rig.Holder {
 	t.Helper()
 	o.Name = "web"
-	args := []string{"-l", "http=127.0.0.1:0", "--max-draining", strconv.Itoa(reloads + 1), "--drain-timeout", "120s"}
+	args := []string{"-l", "http=" + cmp.Or(s.address, "127.0.0.1:0"), "--max-draining", strconv.Itoa(reloads + 1), "--drain-timeout", "120s"}
 	if s.echo {
 		args = append(args, "-l", "echo=127.0.0.1:0")
 	}
@@ -190,7 +198,7 @@ func (s subject) judge(t *testing.T, results []*bench.Result) {
 		if !r.RateMet {
 			t.Errorf("%s: the offered rate was not met: %d of %d were late, the worst by %s", r.Name, r.Late, r.Intended, r.MaxLate)
 		}
-		if r.Kind == bench.PerRequest || r.Kind == bench.KeepAlive {
+		if r.Kind == bench.PerRequest { // a kept-alive connection may outlast several generations
 			allSeen(t, r)
 		}
 	}
