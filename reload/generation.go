@@ -27,6 +27,7 @@ type generation struct {
 	notify    *notify.Socket
 	listeners []*handoff.Listener // one an endpoint; nil once given to the reserve
 	said      chan struct{}       // closed at READY=1
+	early     []notify.Message    // came before we knew the process's pid
 	ctx       context.Context     // ends with the generation
 	cancel    context.CancelFunc
 	starting  context.Context // ends when it is ready or given up
@@ -159,6 +160,10 @@ func (s *Service) follow(g *generation, proc *spawn.Process) {
 	r := s.record(g)
 	r.PID, r.PIDStart = proc.PID(), startTime(proc.PID())
 	r.Binary, _ = filepath.EvalSymlinks("/proc/" + strconv.Itoa(proc.PID()) + "/exe")
+	for _, m := range g.early {
+		s.heard(g, m)
+	}
+	g.early = nil
 	s.wg.Go(func() {
 		<-proc.Exited()
 		s.post(func() { s.onExit(g) })
@@ -258,7 +263,12 @@ func (s *Service) entomb(g *generation) {
 // heard is a message of the daemon's.
 func (s *Service) heard(g *generation, m notify.Message) {
 	r := s.record(g)
-	if r == nil || g.proc == nil || !s.belongs(g, m.PID) {
+	if g.proc == nil {
+		// A daemon that starts quickly may be ready before its start is known here.
+		g.early = append(g.early, m)
+		return
+	}
+	if r == nil || !s.belongs(g, m.PID) {
 		return
 	}
 	if text, ok := m.Fields["STATUS"]; ok {
