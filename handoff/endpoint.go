@@ -142,7 +142,8 @@ func (ep *Endpoint) deferAccept() error {
 }
 
 // Loosen must be called before the daemon of l is told to stop: from then on it
-// may take l out of the kernel's array at any moment, and nothing may move.
+// may take l out of the kernel's array at any moment, and nothing may move. No new
+// connection reaches l any more; what waits in it can still be accepted.
 func (ep *Endpoint) Loosen(l *Listener) error {
 	if err := ep.steering.loosen(l); err != nil {
 		return fmt.Errorf("can't prepare the leave of %s: %w", l, err)
@@ -187,8 +188,9 @@ func (ep *Endpoint) unwatch(l *Listener) {
 	}
 }
 
-// Refuse makes the address refuse connections while staying taken. It fails
-// with [ErrServing] while a daemon's listener, told to stop, is still there.
+// Refuse makes the address refuse connections while staying taken. It fails with
+// [ErrServing] while a daemon's listener, told to stop, is still there and can't be
+// hidden (Linux before 5.7 without CAP_NET_RAW).
 func (ep *Endpoint) Refuse() error {
 	if err := ep.steering.refuse(); err != nil {
 		return fmt.Errorf("can't refuse connections at %s: %w", ep.Addr(), err)

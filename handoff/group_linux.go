@@ -83,7 +83,7 @@ func (g *group) join(pad bool) (*Listener, error) {
 		return nil, err
 	}
 	if pad {
-		hide(fd)
+		l.hide()
 	}
 	return l, nil
 }
@@ -133,7 +133,7 @@ func (g *group) loosen(l *Listener) error {
 	if err := g.pad(); err != nil {
 		return err
 	}
-	hide(l.fd)
+	l.hide()
 	return nil
 }
 
@@ -144,8 +144,9 @@ func (g *group) loosen(l *Listener) error {
 // the program says: about one of 20,000 leaves under load reset a client. A socket
 // bound to a device that there is none of matches no packet. Kernels before 5.7
 // want CAP_NET_RAW for it; there that one stays.
-func hide(fd int) {
-	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, noSuchDevice)
+func (l *Listener) hide() {
+	err := unix.SetsockoptInt(l.fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, noSuchDevice)
+	l.hidden = l.hidden || err == nil
 }
 
 const noSuchDevice = math.MaxInt32
@@ -213,6 +214,7 @@ func (g *group) close(l *Listener) error {
 			return err
 		}
 	}
+	shutdown(l.fd) // one that a stray process still has open, too
 	g.ep.plan = g.ep.plan.without(l)
 	if err := l.closeFD(); err != nil {
 		return err
@@ -228,7 +230,7 @@ func (g *group) leave(l *Listener) error {
 			return err
 		}
 	}
-	hide(l.fd)
+	l.hide()
 	shutdown(l.fd)
 	return g.forget(l)
 }
@@ -251,24 +253,27 @@ func (g *group) collectPads() error {
 }
 
 // refuse shuts every socket down; they stay bound, so nobody else can take the
-// address, and can listen again.
+// address, and can listen again. Loose ones are left to their daemons: hidden, they
+// get nothing, and a socket that listens later makes a group of its own, since
+// members must be of one device.
 func (g *group) refuse() error {
 	for _, l := range g.array {
-		if l.loose {
+		if l.loose && !l.hidden {
 			return ErrServing
 		}
 	}
 	for _, l := range append(array(nil), g.array...) {
-		g.ep.unwatch(l)
-		shutdown(l.fd)
 		l.member = false
-		if l.pad {
+		switch {
+		case l.pad:
 			if err := l.closeFD(); err != nil {
 				return err
 			}
-			continue
+		case !l.loose:
+			g.ep.unwatch(l)
+			shutdown(l.fd)
+			g.refusing = append(g.refusing, l)
 		}
-		g.refusing = append(g.refusing, l)
 	}
 	g.array = nil
 	return nil

@@ -15,6 +15,7 @@ type Listener struct {
 
 	pad    bool // ours alone: it holds a place in the array and serves nobody
 	loose  bool // its daemon may take it out of the array at any moment
+	hidden bool // no new connection can find it
 	member bool // it is in the kernel's array
 	closed bool
 }

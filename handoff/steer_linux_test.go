@@ -429,3 +429,43 @@ func TestRefuseAndResume(t *testing.T) {
 	d.stop(1)
 	other.stop(1)
 }
+
+// A generation that drains does not keep the address from refusing, and what it has
+// in its queue is still its own.
+func TestRefuseBesideADrainingGeneration(t *testing.T) {
+	ep := openEndpoint(t, Spec{Network: TCP, Host: "127.0.0.1"})
+	old := mustOpen(t, ep)
+	waiting, err := net.Dial("tcp", ep.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer waiting.Close()
+	reserve := mustOpen(t, ep)
+	mustSteer(t, ep, Plan{Live: []*Listener{reserve}})
+	if err := ep.Loosen(old); err != nil {
+		t.Fatal(err)
+	}
+	if err := ep.Refuse(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ask(ep.Addr().String()); !errors.Is(err, unix.ECONNREFUSED) {
+		t.Errorf("refusing: %v", err)
+	}
+	unix.Close(acceptOne(t, old))
+	if err := ep.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	d := &daemon{id: 5, listeners: []*Listener{reserve}}
+	d.serve(t, reserve)
+	next := startDaemon(t, ep, 6, 1)
+	if err := ep.Close(old); err != nil {
+		t.Fatal(err)
+	}
+	for range 50 {
+		if id, err := ask(ep.Addr().String()); err != nil || id != 5 {
+			t.Fatalf("after resuming: %d, %v", id, err)
+		}
+	}
+	d.stop(1)
+	next.stop(1)
+}

@@ -104,8 +104,7 @@ func (s *Service) holdOn() {
 }
 
 // refuseAll needs every endpoint's reserve: a generation that is starting has it,
-// and is given its chance; one that drains keeps the address open for now. Both
-// come back here when they are gone.
+// and is given its chance. Should it fail, this is looked at again.
 func (s *Service) refuseAll() {
 	for _, e := range s.eps {
 		if e.reserve == nil {
@@ -156,14 +155,24 @@ func (s *Service) windDown() {
 	if live := s.st.Live(); live != nil {
 		g := s.runs[live.Number]
 		s.outcome.last = g
-		if err := s.holdAll(); err != nil {
-			s.report("steer.failed", g.number, err)
-		}
+		s.turnAway(g)
 		s.drain(g)
 		s.nobodyLive()
 	}
 	if len(s.runs) == 0 {
 		s.answerStopped()
+	}
+}
+
+// turnAway keeps new clients from g: they wait for the next generation, or, if
+// there will be none, are refused.
+func (s *Service) turnAway(g *generation) {
+	if s.st.Goal == state.End {
+		s.loosen(g)
+		return
+	}
+	if err := s.holdAll(); err != nil {
+		s.report("steer.failed", g.number, err)
 	}
 }
 

@@ -45,17 +45,26 @@ func (s *Service) Reload(ctx context.Context, o ReloadOptions) (Result, error) {
 func (s *Service) Start(ctx context.Context) (Result, error) {
 	reply := make(chan answer, 1)
 	err := s.ask(ctx, func() {
-		if s.st.Live() != nil {
-			reply <- answer{failure: s.refusal(CodeFailed, "is running already")}
-			return
-		}
-		s.st.Goal = state.Run
-		s.join(ReloadOptions{Reason: "start"}, reply)
+		s.requestStart(reply)
 	})
 	if err != nil {
 		return Result{}, err
 	}
 	return s.await(ctx, reply)
+}
+
+func (s *Service) requestStart(reply chan<- answer) {
+	switch {
+	case s.st.Goal == state.End:
+		reply <- answer{failure: s.refusal(CodeNotRunning, "is ending")}
+	case s.st.Live() != nil:
+		reply <- answer{failure: s.refusal(CodeFailed, "is running already")}
+	case s.current != nil && s.st.Goal == state.Run:
+		s.current.waiters = append(s.current.waiters, reply)
+	default:
+		s.st.Goal = state.Run
+		s.join(ReloadOptions{Reason: "start"}, reply)
+	}
 }
 
 func (s *Service) await(ctx context.Context, reply <-chan answer) (Result, error) {

@@ -364,6 +364,28 @@ func TestShutdownEndsWithZero(t *testing.T) {
 	}
 }
 
+// While a service ends, what it has is finished and new clients are refused at
+// once: a load balancer looks elsewhere then.
+func TestShutdownFinishesAndRefuses(t *testing.T) {
+	f := start(t, config(t))
+	f.until("generation 1", live(1))
+	slow := make(chan string)
+	go func() { slow <- f.get("/slow") }()
+	f.until("a request in flight", func(s Status) bool { return s.MeasuredOf(*s.Generation(1)).Connections == 1 })
+	ended := make(chan error, 1)
+	go func() { ended <- f.Shutdown(t.Context()) }()
+	f.until("the end to begin", phase(1, state.Draining))
+	if _, err := net.Dial("tcp", f.Addrs()[0].Addr); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("a new client got %v", err)
+	}
+	if got := <-slow; !strings.HasPrefix(got, "1 ") {
+		t.Errorf("the request in flight was answered by %q", got)
+	}
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestDaemonShutsItsListenerDown(t *testing.T) {
 	f := start(t, config(t))
 	pid := f.until("generation 1", live(1)).Live().PID
