@@ -3,6 +3,8 @@ GO          ?= go
 STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.2
 BENCHTIME   ?= 1s
 FUZZTIME    ?= 20s
+# Packages with tests that GAPLESS_LONG=1 makes longer.
+LONG        = ./handoff ./reload ./bench/headline
 
 .PHONY: build test check lint bench demo fuzz help
 
@@ -10,11 +12,12 @@ build: ## the command, into ./gapless
 	CGO_ENABLED=0 $(GO) build -trimpath -o gapless ./cmd/gapless
 
 test: ## all tests but the long ones, with the race detector (under 5 minutes)
-	$(GO) test -race -timeout 10m ./...
+	$(GO) test -race -timeout 10m $$($(GO) list ./... | grep -v /bench/headline)
+	$(GO) test -race -timeout 10m ./bench/headline
 
-check: lint ## what CI runs: lint, both systems, all tests, the long ones too
+check: lint ## lint, the other system, and the long tests
 	GOOS=darwin $(GO) build ./... && GOOS=darwin $(GO) vet ./...
-	GAPLESS_LONG=1 $(GO) test -race -timeout 40m ./...
+	GAPLESS_LONG=1 $(GO) test -race -timeout 30m $(LONG)
 
 lint: ## gofmt, go vet, staticcheck, a tidy go.mod
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "run gofmt -w on these"; exit 1; }

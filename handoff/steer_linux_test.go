@@ -363,13 +363,21 @@ func TestSteeringUnderLoad(t *testing.T) {
 				addrs = append(addrs, netip.AddrPortFrom(netip.MustParseAddr(a), ep.Addr().Port()).String())
 			}
 			c := startClients(h, addrs...)
-			for range 60 {
+			for range rounds(60) {
 				s.step()
 			}
 			c.end(t)
 			s.end()
 		})
 	}
+}
+
+// rounds is more in a long run.
+func rounds(n int) int {
+	if os.Getenv("GAPLESS_LONG") != "" {
+		return 5 * n
+	}
+	return n
 }
 
 func seeded() (*rand.Rand, uint64) {
@@ -390,7 +398,7 @@ func TestSteeringSpecificBesideWildcard(t *testing.T) {
 	sw.others = []netip.AddrPort{specific.Addr()}
 	cs := startClients(hs, specific.Addr().String())
 	cw := startClients(hw, netip.AddrPortFrom(netip.MustParseAddr("127.9.9.9"), specific.Addr().Port()).String())
-	for range 30 {
+	for range rounds(30) {
 		ss.step()
 		sw.step()
 	}

@@ -18,8 +18,16 @@ import (
 	"github.com/gapless-dev/gapless/bench/rig"
 )
 
-// reloads is how often each daemon is replaced under each load.
-const reloads = 20
+// reloads is how often each daemon is replaced under each load: 20 times, or 60 in a
+// long run.
+var reloads = rounds(20)
+
+func rounds(n int) int {
+	if os.Getenv("GAPLESS_LONG") != "" {
+		return 3 * n
+	}
+	return n
+}
 
 // subject is a daemon under test.
 type subject struct {
