@@ -36,11 +36,18 @@ func (l *Listener) Endpoint() *Endpoint { return l.ep }
 // tcp_get_info in net/ipv4/tcp.c).
 func (l *Listener) Queue() (waiting, limit int, err error) { return queue(l.fd) }
 
-// SetBlocking puts the open file description into blocking mode, as daemons
-// expect of an inherited socket. One that had it before may have changed that.
-func (l *Listener) SetBlocking() error {
+// Restore puts back what a daemon that had the listener before may have changed for
+// the next one: blocking mode, which daemons expect of an inherited socket, and the
+// backlog, which any listen(2) sets for all.
+func (l *Listener) Restore() error {
 	if err := unix.SetNonblock(l.fd, false); err != nil {
 		return fmt.Errorf("can't make %s blocking: %w", l, err)
+	}
+	if !l.member {
+		return nil
+	}
+	if err := unix.Listen(l.fd, backlog(l.ep.spec)); err != nil {
+		return fmt.Errorf("can't restore the backlog of %s: %w", l, err)
 	}
 	return nil
 }

@@ -89,11 +89,11 @@ func (s *Service) watchDrain(g *generation) {
 		case <-g.ctx.Done():
 			return
 		case <-last.C:
-			s.post(func() { s.kill(g) })
+			s.post(func() { s.kill(g, "its time is over") })
 			return
 		case <-next.C:
 			if s.connectionsOf(g) == 0 {
-				s.post(func() { s.kill(g) })
+				s.post(func() { s.kill(g, "its time is over") })
 				return
 			}
 			next.Reset(time.Second)

@@ -35,6 +35,9 @@ func (s *Service) crashed(g *generation) {
 	for i, l := range g.listeners {
 		s.setReserve(i, l)
 		g.listeners[i] = nil
+		if err := l.Restore(); err != nil { // its backlog is how many clients may wait now
+			s.report("listener.restore-failed", g.number, err)
+		}
 	}
 	s.emit(event{kind: "generation.crashed", level: levelError, generation: g.number,
 		text:   fmt.Sprintf("%s: generation %d ended by itself: %s; clients wait for its replacement", s.cfg.Name, g.number, exit),
@@ -248,7 +251,7 @@ func (s *Service) interrupt() {
 	s.giveUpCandidate("the service was told to end")
 	for _, g := range s.runs {
 		if again {
-			s.kill(g)
+			s.kill(g, "told to end twice")
 			continue
 		}
 		s.stopNow(g)

@@ -122,8 +122,7 @@ func (s *Service) options(g *generation) (spawn.Options, error) {
 	}
 	var files []handoff.File
 	for i, l := range g.listeners {
-		// A daemon that had this listener before may have changed it.
-		if err := l.SetBlocking(); err != nil {
+		if err := l.Restore(); err != nil {
 			return spawn.Options{}, err
 		}
 		files = append(files, handoff.File{Name: s.eps[i].name, FD: l.FD()})
@@ -190,17 +189,17 @@ func (s *Service) onExit(g *generation) {
 
 // killAfter ends what is left of a generation when d has passed.
 func (s *Service) killAfter(g *generation, d time.Duration) {
-	t := s.after(d, func() { s.kill(g) })
+	t := s.after(d, func() { s.kill(g, "its time is over") })
 	context.AfterFunc(g.ctx, func() { t.Stop() })
 }
 
-func (s *Service) kill(g *generation) {
+func (s *Service) kill(g *generation, why string) {
 	if g.gone || g.proc == nil {
 		return
 	}
 	if !g.condemned {
 		s.emit(event{kind: "generation.killed", level: levelWarn, generation: g.number,
-			text: fmt.Sprintf("%s: generation %d is killed: its time is over", s.cfg.Name, g.number)})
+			text: fmt.Sprintf("%s: generation %d is killed: %s", s.cfg.Name, g.number, why)})
 	}
 	g.condemned = true
 	if err := g.proc.SignalGroup(syscall.SIGKILL); err != nil {

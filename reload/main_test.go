@@ -114,6 +114,10 @@ func (d *testDaemon) do(habit, value string) (int, bool) {
 		return 0, true
 	case "shutdown":
 		d.shutdown = true
+	case "backlog":
+		n := 0
+		fmt.Sscan(value, &n)
+		unix.Listen(3, n)
 	case "nonblock":
 		unix.SetNonblock(3, true)
 	case "child":

@@ -147,7 +147,7 @@ func (s *Service) unwanted(g *generation, proc *spawn.Process) {
 		return
 	}
 	s.follow(g, proc)
-	s.kill(g)
+	s.kill(g, "it was given up")
 }
 
 // observe waits for the candidate to be ready.
@@ -266,7 +266,7 @@ func (s *Service) fail(g *generation, code int, reason string, exitCode ...int) 
 	case g.exited:
 		f.Exit, f.ExitCode = r.Exit, g.proc.Exit().Code
 	case g.proc != nil:
-		s.kill(g)
+		s.kill(g, "it was given up")
 	case !g.launching:
 		g.exited, g.gone = true, true
 	}

@@ -498,3 +498,21 @@ func TestStateIsData(t *testing.T) {
 		t.Errorf("the state lacks something: %s", b)
 	}
 }
+
+// A daemon sets its own backlog with listen(2); once it has crashed it is the next
+// one's clients that wait, and as many as the holder promised may.
+func TestCrashRestoresTheListener(t *testing.T) {
+	cfg := config(t, "backlog=7", "nonblock")
+	cfg.HoldTimeout = -1
+	f := start(t, cfg)
+	st := f.until("generation 1", live(1))
+	if limit := st.MeasuredOf(*st.Generation(1)).QueueLimit; limit != 7 {
+		t.Fatalf("the daemon's own backlog is %d", limit)
+	}
+	f.get("/die")
+	st = f.until("the reserve", func(s Status) bool { return len(s.Queues) == 1 || live(2)(s) })
+	if len(st.Queues) == 1 && st.Queues[0].QueueLimit <= 7 {
+		t.Errorf("%d clients may wait in the reserve", st.Queues[0].QueueLimit)
+	}
+	f.until("generation 2", live(2))
+}
