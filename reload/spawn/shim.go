@@ -36,12 +36,17 @@ const orderLimit = 16 << 20
 // return.
 func Shim(args []string) {
 	conn, n, err := adopt(args)
-	if err != nil {
+	if err != nil && conn == nil {
 		// Nobody can be told but by standard error, which is the daemon's.
 		fmt.Fprintln(os.Stderr, "gapless: this sub-command is for gapless itself:", err)
 		os.Exit(codeNotRunnable)
 	}
-	fault := become(conn, n)
+	var fault *ExecError
+	if err != nil {
+		fault = &ExecError{Reason: err.Error(), Code: codeNotRunnable}
+	} else {
+		fault = become(conn, n)
+	}
 	if body, err := json.Marshal(fault); err == nil {
 		handoff.Send(context.Background(), conn, handoff.Message{Body: body})
 	}
@@ -50,7 +55,8 @@ func Shim(args []string) {
 
 // adopt takes the holder's end of the line from fd 3 and keeps the numbers that
 // the listeners shall have out of the reach of the Go runtime, which opens
-// descriptors of its own when the network is first used.
+// descriptors of its own when the network is first used. With an error comes the
+// line to the holder, if there is one to tell it through.
 func adopt(args []string) (*net.UnixConn, int, error) {
 	if len(args) != 1 {
 		return nil, 0, fmt.Errorf("want the number of listeners")
@@ -58,6 +64,10 @@ func adopt(args []string) (*net.UnixConn, int, error) {
 	n, err := strconv.Atoi(args[0])
 	if err != nil || n < 0 {
 		return nil, 0, fmt.Errorf("%q is no number of listeners", args[0])
+	}
+	if full := roomFor(n); full != nil {
+		conn, err := holder(firstFD)
+		return conn, n, errors.Join(full, err)
 	}
 	line, err := unix.FcntlInt(firstFD, unix.F_DUPFD_CLOEXEC, firstFD+n)
 	if err != nil {
@@ -67,17 +77,39 @@ func adopt(args []string) (*net.UnixConn, int, error) {
 	if err := reserve(n); err != nil {
 		return nil, 0, err
 	}
+	conn, err := holder(line)
+	return conn, n, err
+}
+
+func holder(line int) (*net.UnixConn, error) {
 	f := os.NewFile(uintptr(line), "holder")
 	defer f.Close()
 	c, err := net.FileConn(f)
 	if err != nil {
-		return nil, 0, fmt.Errorf("can't talk to the holder: %w", err)
+		return nil, fmt.Errorf("can't talk to the holder: %w", err)
 	}
 	conn, ok := c.(*net.UnixConn)
 	if !ok {
-		return nil, 0, fmt.Errorf("fd 3 is not the holder's")
+		c.Close()
+		return nil, fmt.Errorf("fd 3 is not the holder's")
 	}
-	return conn, n, nil
+	return conn, nil
+}
+
+// spareFDs are for the line to the holder and what the Go runtime opens.
+const spareFDs = 16
+
+// roomFor: for a moment the shim has each listener twice, as it came and in its
+// place. Without room the kernel would leave some out (MSG_CTRUNC, unix(7)).
+func roomFor(n int) error {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return fmt.Errorf("can't read the limit of open files: %w", err)
+	}
+	if need := uint64(firstFD + 2*n + spareFDs); uint64(limit.Cur) < need {
+		return fmt.Errorf("%d listeners need RLIMIT_NOFILE to be %d, and it is %d", n, need, limit.Cur)
+	}
+	return nil
 }
 
 // reserve fills every free number below firstFD+n.

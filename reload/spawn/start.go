@@ -77,7 +77,9 @@ func instruct(ctx context.Context, conn *net.UnixConn, o Options) error {
 	if err != nil {
 		return fmt.Errorf("can't write the order for %s: %w", o.Argv[0], err)
 	}
-	if err := handoff.Send(ctx, conn, handoff.Message{Body: body, Files: o.Listeners}); err != nil && !errors.Is(err, syscall.EPIPE) {
+	err = handoff.Send(ctx, conn, handoff.Message{Body: body, Files: o.Listeners})
+	// A shim that has gone has perhaps said why.
+	if err != nil && !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) {
 		return fmt.Errorf("can't pass listeners to %s: %w", o.Argv[0], err)
 	}
 	answer, err := handoff.Receive(ctx, conn, handoff.Limit{Files: -1})
@@ -90,6 +92,9 @@ func instruct(ctx context.Context, conn *net.UnixConn, o Options) error {
 	fault := &ExecError{}
 	if err := json.Unmarshal(answer.Body, fault); err != nil {
 		return fmt.Errorf("can't start %s: the shim answered %q", o.Argv[0], answer.Body)
+	}
+	if fault.Command == "" { // it gave up before it knew
+		fault.Command = o.Argv[0]
 	}
 	return fault
 }
