@@ -78,13 +78,27 @@ func (o *Output) pass(r *os.File, to io.Writer) {
 	buffer := make([]byte, 16<<10)
 	for {
 		n, err := r.Read(buffer)
-		if n > 0 {
-			o.keep(r, buffer[:n])
-			to.Write(buffer[:n]) // a log that can't be written must not stop the daemon
+		o.take(r, to, buffer[:n])
+		if err != nil {
+			break
 		}
+	}
+	// What is in the pipe at the end, and no more: a stray may go on for ever.
+	r.SetReadDeadline(time.Time{})
+	for left := unread(r); left > 0; {
+		n, err := r.Read(buffer[:min(left, len(buffer))])
+		o.take(r, to, buffer[:n])
 		if err != nil {
 			return
 		}
+		left -= n
+	}
+}
+
+func (o *Output) take(r *os.File, to io.Writer, b []byte) {
+	if len(b) > 0 {
+		o.keep(r, b)
+		to.Write(b) // a log that can't be written must not stop the daemon
 	}
 }
 
