@@ -38,7 +38,7 @@ func accepted(ctx context.Context, d *conns.Diag, at netip.AddrPort, others []ne
 	theirs := conns.Conn{Local: addrPort(c.RemoteAddr()), Remote: addrPort(c.LocalAddr()), Cookie: conns.AnyCookie}
 	for every := 300 * time.Microsecond; ; every = min(2*every, 20*time.Millisecond) {
 		done, err := off(ctx, d, theirs)
-		if err != nil || done {
+		if done || err != nil && ctx.Err() == nil {
 			return err
 		}
 		if sleep(ctx, every) != nil {
