@@ -251,6 +251,7 @@ func (s *Service) interrupt() {
 	s.giveUpCandidate("the service was told to end")
 	for _, g := range s.runs {
 		if again {
+			s.retract(g)
 			s.kill(g, "told to end twice")
 			continue
 		}
@@ -258,11 +259,16 @@ func (s *Service) interrupt() {
 	}
 }
 
-func (s *Service) stopNow(g *generation) {
+// retract: what was live is not any more, so that its end is none by itself.
+func (s *Service) retract(g *generation) {
 	if r := s.record(g); r.Phase == state.Live {
 		r.Phase = state.Draining
 		s.outcome.last = g
 	}
+}
+
+func (s *Service) stopNow(g *generation) {
+	s.retract(g)
 	s.stopGeneration(g)
 	s.killAfter(g, s.cfg.StopTimeout)
 }
