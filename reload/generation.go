@@ -219,7 +219,9 @@ func (s *Service) retire(g *generation) {
 	if !g.gone || g.reporting {
 		return
 	}
-	s.relay(g)
+	if !s.record(g).Ready.IsZero() { // else there are probes in them, and no clients
+		s.relay(g)
+	}
 	if g.unsettled {
 		return
 	}
