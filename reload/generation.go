@@ -122,7 +122,7 @@ func (s *Service) options(g *generation) (spawn.Options, error) {
 	}
 	var files []handoff.File
 	for i, l := range g.listeners {
-		if err := l.Restore(); err != nil {
+		if err := s.restore(i, l); err != nil {
 			return spawn.Options{}, err
 		}
 		files = append(files, handoff.File{Name: s.eps[i].name, FD: l.FD()})
@@ -135,6 +135,16 @@ func (s *Service) options(g *generation) (spawn.Options, error) {
 		Order: spawn.Order{Argv: s.cfg.Command, Env: env, Dir: s.cfg.Dir, Credential: credential},
 		Shim:  s.cfg.Shim, Listeners: files, Stdin: stdin, Stdout: g.output.Stdout, Stderr: g.output.Stderr,
 	}, nil
+}
+
+// restore, since a daemon that had this listener before may have changed it. One
+// that all share is left alone while another generation runs: that would be stuck
+// in accept(2) then and not hear the stop signal.
+func (s *Service) restore(i int, l *handoff.Listener) error {
+	if s.eps[i].Steering() == "shared" && len(s.runs) > 1 {
+		return nil
+	}
+	return l.Restore()
 }
 
 func (s *Service) stdin() (*os.File, error) {
