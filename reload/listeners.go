@@ -253,6 +253,16 @@ func (s *Service) mend(i int, l *handoff.Listener) {
 		text: fmt.Sprintf("%s: the daemon shut its listener at %s down; it listens again, and clients wait there until a generation accepts them", s.cfg.Name, s.eps[i].Addr())})
 }
 
+// downAt is the place of the first listener that does not listen any more, -1 if
+// all do; only then no connection may wait in it. The guard's word may come too
+// late: a probe that was reset with the queue looks like one that was accepted.
+func downAt(listeners []*handoff.Listener) int {
+	return slices.IndexFunc(listeners, func(l *handoff.Listener) bool {
+		_, limit, err := l.Queue()
+		return err == nil && limit == 0
+	})
+}
+
 func (s *Service) ownerOf(i int, l *handoff.Listener) *generation {
 	for _, g := range s.runs {
 		if i < len(g.listeners) && g.listeners[i] == l {
