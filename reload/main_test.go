@@ -3,12 +3,14 @@ package reload
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"os/signal"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -30,6 +32,8 @@ func TestMain(m *testing.M) {
 			os.Exit(daemonMain(os.Args[2:]))
 		}
 	}
+	flag.Parse()
+	flag.Set("test.parallel", "6") // they wait for processes, not for the processor
 	before := openFDs()
 	code := m.Run()
 	if code == 0 {
@@ -64,12 +68,25 @@ func daemonMain(habits []string) int {
 	d := &testDaemon{stop: make(chan os.Signal, 1)}
 	signal.Notify(d.stop, syscall.SIGTERM)
 	for _, h := range habits {
-		name, value, _ := strings.Cut(h, "=")
-		if code, done := d.do(name, value); done {
+		if code, done := d.take(h); done {
 			return code
 		}
 	}
 	return d.serve()
+}
+
+func (d *testDaemon) take(habit string) (int, bool) {
+	name, value, _ := strings.Cut(habit, "=")
+	if name != "habits" {
+		return d.do(name, value)
+	}
+	more, _ := os.ReadFile(value) // where there is no file there are none
+	for _, h := range strings.Fields(string(more)) {
+		if code, done := d.take(h); done {
+			return code, true
+		}
+	}
+	return 0, false
 }
 
 type testDaemon struct {
@@ -78,6 +95,7 @@ type testDaemon struct {
 	deaf     bool
 	shutdown bool
 	slow     time.Duration
+	count    string // a file
 }
 
 func (d *testDaemon) do(habit, value string) (int, bool) {
@@ -101,6 +119,35 @@ func (d *testDaemon) do(habit, value string) (int, bool) {
 	case "start":
 		d.slow, _ = time.ParseDuration(value)
 		time.Sleep(d.slow) // what a slow start is
+	case "until": // a file exists
+		for _, err := os.Stat(value); err != nil; _, err = os.Stat(value) {
+			time.Sleep(5 * time.Millisecond)
+		}
+	case "count":
+		d.count = value
+	case "sigstop":
+		for { // it stops soon, not at once
+			syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+		}
+	case "shutdown3":
+		unix.Shutdown(3, unix.SHUT_RDWR)
+	case "blocking": // is what the daemon got
+		flags, err := unix.FcntlInt(3, unix.F_GETFL, 0)
+		note(value, fmt.Sprintf("%t %v", flags&unix.O_NONBLOCK == 0, err))
+	case "stray": // in a session of its own, with the listener
+		cmd := exec.Command(os.Args[0], "daemon", "astray="+value)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+		cmd.ExtraFiles = []*os.File{os.NewFile(3, "listener")}
+		if err := cmd.Start(); err != nil {
+			return 9, true
+		}
+		note(value, fmt.Sprint(cmd.Process.Pid))
+		runtime.KeepAlive(cmd)
+	case "astray":
+		signal.Ignore(syscall.SIGTERM)
+		code := d.serveHTTP()
+		note(value, "serving ended")
+		return code, true
 	case "hang":
 		<-make(chan int)
 	case "notify":
@@ -133,6 +180,26 @@ func (d *testDaemon) do(habit, value string) (int, bool) {
 		os.WriteFile(value, []byte(strings.Join(os.Environ(), "\n")), 0o600)
 	}
 	return 0, false
+}
+
+// note adds a line to a file.
+func note(file, line string) {
+	f, err := os.OpenFile(file, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	fmt.Fprintln(f, line)
+}
+
+// serveHTTP until the listener is shut down.
+func (d *testDaemon) serveHTTP() int {
+	ln, err := net.FileListener(os.NewFile(3, "listener"))
+	if err != nil {
+		return 4
+	}
+	http.Serve(ln, http.HandlerFunc(reply))
+	return 0
 }
 
 func (d *testDaemon) ready() {
@@ -168,13 +235,16 @@ func (d *testDaemon) serve() int {
 			}
 			return 5
 		case <-d.stop:
+			if d.count != "" {
+				note(d.count, fmt.Sprint(os.Getpid()))
+			}
 			if d.deaf {
 				continue
 			}
 			if d.shutdown {
 				unix.Shutdown(3, unix.SHUT_RDWR)
 			}
-			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 			defer cancel()
 			srv.Shutdown(ctx)
 			return 0
@@ -182,14 +252,25 @@ func (d *testDaemon) serve() int {
 	}
 }
 
-// reply says which generation it is. /slow takes its time, /die ends the process,
-// /shutdown ends the listener.
+// reply says which generation it is. /slow takes its time, /stream never ends, /die
+// and /leave end the process, /shutdown ends the listener, /env/NAME is a variable.
 func reply(w http.ResponseWriter, r *http.Request) {
+	if name, ok := strings.CutPrefix(r.URL.Path, "/env/"); ok {
+		fmt.Fprintln(w, os.Getenv(name))
+		return
+	}
 	switch r.URL.Path {
 	case "/slow":
 		time.Sleep(200 * time.Millisecond) // what a slow answer is
+	case "/stream":
+		fmt.Fprintf(w, "%s begins\n", os.Getenv("GAPLESS_GENERATION"))
+		http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+		return
 	case "/die":
 		os.Exit(7)
+	case "/leave":
+		os.Exit(0)
 	case "/shutdown":
 		unix.Shutdown(3, unix.SHUT_RDWR)
 	}

@@ -64,7 +64,8 @@ func config(t *testing.T, habits ...string) Config {
 	}
 	return Config{
 		Name: "web", Command: append([]string{os.Args[0], "daemon"}, habits...),
-		Env: os.Environ(), Specs: []handoff.Spec{spec}, Shim: []string{"/proc/self/exe", "__shim"},
+		// Under the race detector a process sleeps a second at its end by default.
+		Env: append(os.Environ(), "GORACE=atexit_sleep_ms=0"), Specs: []handoff.Spec{spec}, Shim: []string{"/proc/self/exe", "__shim"},
 		ReadyTimeout: 20 * time.Second, StopTimeout: 10 * time.Second,
 	}
 }
@@ -131,7 +132,7 @@ func (f *fixture) until(what string, is func(Status) bool) Status {
 		}
 		select {
 		case <-events:
-		case <-time.After(10 * time.Millisecond): // queues change without an event
+		case <-time.After(20 * time.Millisecond): // queues change without an event
 		case <-ctx.Done():
 			f.t.Fatalf("%s did not come: %+v", what, st.Generations)
 		}
@@ -194,7 +195,10 @@ func TestSharedListenersReload(t *testing.T) {
 	f := start(t, cfg)
 	f.until("generation 1", live(1))
 	f.mustReload()
-	f.until("generation 1 to go", phase(1, state.Gone))
+	st := f.until("generation 1 to go", phase(1, state.Gone))
+	if got := st.Generation(1).Exit; got != "exit status 0" {
+		t.Errorf("generation 1 ended with %s", got)
+	}
 	if got := f.generation(); got != "2" {
 		t.Errorf("answered by %q", got)
 	}
