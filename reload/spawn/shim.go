@@ -144,7 +144,7 @@ func become(conn *net.UnixConn, n int) *ExecError {
 		return fault
 	}
 	defaultSignals()
-	err = syscall.Exec(path, o.Argv, append(o.Env, activation(m.Files)...))
+	err = syscall.Exec(path, o.Argv, lastOfEach(append(o.Env, activation(m.Files)...)))
 	return &ExecError{Command: o.Argv[0], Reason: err.Error(), Code: codeNotRunnable}
 }
 
@@ -215,6 +215,22 @@ func lookup(env []string, name string) string {
 		}
 	}
 	return ""
+}
+
+// lastOfEach leaves one entry a name: of two, getenv(3) takes the first, and the
+// last is what was meant.
+func lastOfEach(env []string) []string {
+	var kept []string
+	seen := map[string]bool{}
+	for _, kv := range slices.Backward(env) {
+		name, _, _ := strings.Cut(kv, "=")
+		if !seen[name] {
+			kept = append(kept, kv)
+		}
+		seen[name] = true
+	}
+	slices.Reverse(kept)
+	return kept
 }
 
 // activation are the variables of sd_listen_fds(3).
