@@ -82,6 +82,9 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 }
 
 func (s *Service) open(ctx context.Context) error {
+	if err := checkNames(s.cfg); err != nil {
+		return err
+	}
 	for i, spec := range s.cfg.Specs {
 		ep, err := handoff.Open(ctx, spec, handoff.OpenOptions{Shared: s.cfg.Shared, Guard: s.guard})
 		if err != nil {
@@ -110,6 +113,20 @@ func nameOf(spec handoff.Spec, i int, cfg Config) string {
 		return cfg.Name
 	}
 	return fmt.Sprintf("%s-%d", cfg.Name, i)
+}
+
+// checkNames: a daemon finds its listeners by name. One that was given may be what
+// another got by its place.
+func checkNames(cfg Config) error {
+	seen := map[string]bool{}
+	for i, spec := range cfg.Specs {
+		name := nameOf(spec, i, cfg)
+		if seen[name] {
+			return fmt.Errorf("can't listen on %s: another listener has the name %s too", spec, name)
+		}
+		seen[name] = true
+	}
+	return nil
 }
 
 // refuseForeign: with SO_REUSEPORT a bind succeeds beside another process of the
