@@ -89,10 +89,13 @@ func (s *Service) returnListeners(g *generation) {
 	g.listeners = nil
 }
 
-// loosen comes before anything that may end the daemon of g.
+// loosen comes before anything that may end the daemon of g. A listener that the
+// traffic goes to is left alone, unless the service ends: it is the next
+// generation's, with those who wait in it.
 func (s *Service) loosen(g *generation) {
 	for i, l := range g.listeners {
-		if l == nil {
+		kept := s.st.Goal != state.End && slices.Contains(s.eps[i].Plan().Live, l)
+		if l == nil || kept {
 			continue
 		}
 		if err := s.eps[i].Loosen(l); err != nil {
