@@ -73,6 +73,23 @@ func pidfdInode(t *testing.T, pid int) string {
 	return strconv.FormatUint(st.Ino, 10)
 }
 
+// Of what is set twice the last counts, for every program.
+func TestEnvironmentHasNoDuplicates(t *testing.T) {
+	o := options(t, "sleep", "600")
+	o.Env = append(o.Env, "A=1", "LISTEN_FDS=7", "LISTEN_PID=1", "B=1", "A=2", "LISTEN_PIDFDID=1")
+	p := run(t, o)
+	environ(t, p.PID())
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", p.PID()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"PATH=" + os.Getenv("PATH"), "B=1", "A=2", "LISTEN_FDS=0", fmt.Sprintf("LISTEN_PID=%d", p.PID()),
+		"LISTEN_FDNAMES=", "LISTEN_PIDFDID=" + pidfdInode(t, p.PID())}
+	if diff := cmp.Diff(want, strings.Split(strings.TrimSuffix(string(b), "\x00"), "\x00")); diff != "" {
+		t.Errorf("its environment (-want +got):\n%s", diff)
+	}
+}
+
 // What the holder has open without close-on-exec does not get through.
 func TestForeignDescriptorsStayBehind(t *testing.T) {
 	fd, err := unix.Open(os.DevNull, unix.O_RDONLY, 0)
