@@ -26,10 +26,12 @@ func fromEnvironment(c *cobra.Command) error {
 			values = strings.Fields(value)
 		}
 		for _, v := range values {
-			if err := c.Flags().Set(f.Name, v); err != nil {
+			if err := f.Value.Set(v); err != nil {
 				failed = wrongUsage(c.CommandPath(), "bad %s=%q in the environment: %s", name, value, err)
+				return
 			}
 		}
+		f.Changed = true
 	})
 	return failed
 }

@@ -30,8 +30,6 @@ func newRoot(t terminal) *cobra.Command {
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
-		// With two, "up" would be taken for "run".
-		SuggestionsMinimumDistance: 1,
 		RunE: func(*cobra.Command, []string) error {
 			return wrongUsage("gapless", "say what to do: run, reload, status …")
 		},
@@ -47,6 +45,7 @@ func newRoot(t terminal) *cobra.Command {
 	for _, c := range root.Commands() {
 		finish(c)
 	}
+	root.InitDefaultHelpCmd() // only now, since it does nothing without other commands
 	return root
 }
 
@@ -77,7 +76,7 @@ func checkVerb(root *cobra.Command, args []string) error {
 	if c, _, err := root.Find(args[:1]); err == nil && c != root {
 		return nil
 	}
-	if near := root.SuggestionsFor(args[0]); len(near) > 0 {
+	if near := root.SuggestionsFor(args[0]); len(near) > 0 && len(args[0]) > 3 { // of a shorter one too little is left
 		return wrongUsage("gapless", "unknown verb %q; did you mean %s?", args[0], strings.Join(near, " or "))
 	}
 	return wrongUsage("gapless", "unknown verb %q", args[0])

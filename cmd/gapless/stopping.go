@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -13,6 +14,7 @@ import (
 // operation is a verb that waits for the holder and has little to tell.
 type operation struct {
 	use, short, example string
+	check               func(*cobra.Command) error // before it is looked who runs
 	do                  func(*cobra.Command, *control.Client, time.Duration) error
 }
 
@@ -22,6 +24,11 @@ func (o operation) command(timeoutToo bool) *cobra.Command {
 	c := &cobra.Command{
 		Use: o.use, Short: o.short, Example: o.example, Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
+			if o.check != nil {
+				if err := o.check(c); err != nil {
+					return err
+				}
+			}
 			client, err := at.find(c.Context(), args)
 			if err != nil {
 				return err
@@ -80,17 +87,20 @@ func newShutdown(t terminal) *cobra.Command {
 
 func newKill(t terminal) *cobra.Command {
 	var name string
+	var sig syscall.Signal
 	c := operation{
 		use: "kill -s SIGNAL [NAME]", short: "Send a signal to the live daemon; its holder stays",
 		example: "  gapless kill -s USR1 web                have it open its logs again",
-		do: func(c *cobra.Command, client *control.Client, _ time.Duration) error {
+		check: func(c *cobra.Command) (err error) {
 			if name == "" {
 				return wrongUsage(c.CommandPath(), "say which signal, as -s USR1")
 			}
-			sig, err := spawn.ParseSignal(name)
-			if err != nil {
+			if sig, err = spawn.ParseSignal(name); err != nil {
 				return wrongUsage(c.CommandPath(), "bad --signal: %s", err)
 			}
+			return nil
+		},
+		do: func(c *cobra.Command, client *control.Client, _ time.Duration) error {
 			number, err := client.Kill(c.Context(), sig)
 			if err != nil {
 				return err

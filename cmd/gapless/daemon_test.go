@@ -1,0 +1,135 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+)
+
+// daemon is what the scripts run: an HTTP server that takes LISTEN_FDS and says
+// READY=1, or something worse.
+//
+//	daemon                  answers "generation N"
+//	daemon from FILE        does as FILE says, read anew at each start
+//	daemon exit N WORDS...  says the words to stderr and ends
+//	daemon hang             is never ready
+//	daemon silent           serves, but says nothing
+//	daemon ignore-term      serves on
+//	daemon grandchild       leaves a process behind when it ends
+//	daemon close3           says that it is ready, without its listener
+//	daemon env              says what it was given
+//	daemon usr1 FILE        writes to FILE at SIGUSR1
+func daemon(args []string) int {
+	mode := strings.Join(args[:min(1, len(args))], "")
+	switch mode {
+	case "from":
+		b, err := os.ReadFile(args[1])
+		if err != nil {
+			return 2
+		}
+		return daemon(strings.Fields(string(b)))
+	case "exit":
+		fmt.Fprintln(os.Stderr, strings.Join(args[2:], " "))
+		n, _ := strconv.Atoi(args[1])
+		return n
+	case "hang":
+		untilSignal(syscall.SIGTERM)
+		return 0
+	case "close3":
+		syscall.Close(3)
+		say("READY=1")
+		untilSignal(syscall.SIGTERM)
+		return 0
+	case "env":
+		sayEnv()
+	case "grandchild":
+		child := exec.Command("/proc/self/exe")
+		child.Args = []string{"daemon", "hang-on"}
+		if child.Start() != nil {
+			return 2
+		}
+	case "hang-on":
+		signal.Ignore(syscall.SIGTERM)
+		untilSignal(syscall.SIGUSR2)
+		return 0
+	}
+	return serve(mode, args)
+}
+
+func serve(mode string, args []string) int {
+	if os.Getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) {
+		fmt.Fprintln(os.Stderr, "LISTEN_PID is not mine")
+		return 2
+	}
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, "generation "+os.Getenv("GAPLESS_GENERATION"))
+	})}
+	if mode == "ignore-term" {
+		signal.Ignore(syscall.SIGTERM)
+	}
+	if mode == "usr1" {
+		go func() {
+			untilSignal(syscall.SIGUSR1)
+			os.WriteFile(args[1], []byte("got SIGUSR1\n"), 0o644)
+		}()
+	}
+	var wg sync.WaitGroup
+	n, _ := strconv.Atoi(os.Getenv("LISTEN_FDS"))
+	for fd := 3; fd < 3+n; fd++ {
+		l, err := net.FileListener(os.NewFile(uintptr(fd), "listener"))
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 2
+		}
+		wg.Go(func() { server.Serve(l) })
+	}
+	if mode != "silent" {
+		say("READY=1")
+	}
+	if mode == "ignore-term" {
+		wg.Wait()
+	}
+	untilSignal(syscall.SIGTERM)
+	server.Shutdown(context.Background())
+	return 0
+}
+
+func untilSignal(sig os.Signal) {
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, sig)
+	<-c
+}
+
+func say(what string) {
+	c, err := net.Dial("unixgram", os.Getenv("NOTIFY_SOCKET"))
+	if err != nil {
+		return
+	}
+	defer c.Close()
+	c.Write([]byte(what))
+}
+
+func sayEnv() {
+	env := os.Environ()
+	slices.Sort(env)
+	for _, kv := range env {
+		fmt.Println("env", kv)
+	}
+	entries, _ := os.ReadDir("/proc/self/fd")
+	for _, e := range entries {
+		to, err := os.Readlink("/proc/self/fd/" + e.Name())
+		if err == nil && !strings.HasPrefix(to, "anon_inode:") { // the Go runtime's own
+			kind, _, _ := strings.Cut(to, ":")
+			fmt.Println("fd", e.Name(), kind)
+		}
+	}
+}
