@@ -1,0 +1,105 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/gapless-dev/gapless/reload"
+)
+
+// TestMain fails the run if a test leaves a goroutine or a descriptor behind.
+func TestMain(m *testing.M) {
+	before := openFDs()
+	code := m.Run()
+	if code == 0 {
+		if err := goleak.Find(); err != nil {
+			fmt.Fprintln(os.Stderr, "goroutines leaked:", err)
+			code = 1
+		}
+		if after := openFDs(); len(after) > len(before)+2 { // the runtime's poller has two
+			fmt.Fprintf(os.Stderr, "descriptors leaked: %v before, %v after\n", before, after)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+func openFDs() []string {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return nil
+	}
+	var open []string
+	for _, e := range entries {
+		if to, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil {
+			open = append(open, e.Name()+"="+to)
+		}
+	}
+	return open
+}
+
+// fake is a service whose answers a test chooses.
+type fake struct {
+	status   func(context.Context) (reload.Status, error)
+	reload   func(context.Context, reload.ReloadOptions) (reload.Result, error)
+	stop     func(context.Context) error
+	kill     func(context.Context, syscall.Signal) (int, error)
+	follower chan reload.Event
+	last     []reload.Event
+}
+
+func (f *fake) Name() string { return "web" }
+func (f *fake) Status(ctx context.Context) (reload.Status, error) {
+	return f.status(ctx)
+}
+func (f *fake) Reload(ctx context.Context, o reload.ReloadOptions) (reload.Result, error) {
+	return f.reload(ctx, o)
+}
+func (f *fake) Start(ctx context.Context) (reload.Result, error) {
+	return f.reload(ctx, reload.ReloadOptions{Reason: "start"})
+}
+func (f *fake) Stop(ctx context.Context) error     { return f.stop(ctx) }
+func (f *fake) Shutdown(ctx context.Context) error { return f.stop(ctx) }
+func (f *fake) Kill(ctx context.Context, s syscall.Signal) (int, error) {
+	return f.kill(ctx, s)
+}
+func (f *fake) Events(_ context.Context, follow bool) ([]reload.Event, <-chan reload.Event, error) {
+	if !follow {
+		return f.last, nil, nil
+	}
+	return f.last, f.follower, nil
+}
+
+// within bounds every wait of a test.
+func within(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// serve answers for f until the test ends.
+func serve(t *testing.T, f *fake, o Options) *Client {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "web.sock")
+	socket, err := Listen(within(t), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := Serve(socket, f, o)
+	t.Cleanup(func() {
+		if err := server.Close(); err != nil {
+			t.Error(err)
+		}
+		if _, err := os.Lstat(path); err == nil {
+			t.Error("the socket file is still there")
+		}
+	})
+	return NewClient("web", path)
+}
