@@ -127,7 +127,7 @@ func (c Check) exec(ctx context.Context, t Target) error {
 	cmd.Env, cmd.Dir, cmd.WaitDelay = t.Env, t.Dir, waitDelay
 	out, err := cmd.CombinedOutput()
 	var ended *exec.ExitError
-	if errors.As(err, &ended) && ctx.Err() == nil {
+	if errors.As(err, &ended) && (ctx.Err() == nil || ended.Exited()) { // not killed because its time was over
 		return fmt.Errorf("%w: %q ended with %s: %s", ErrRefused, c.Command, ended, lastLine(out))
 	}
 	if err != nil {

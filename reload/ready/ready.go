@@ -60,9 +60,10 @@ func ParseMode(text string) (Options, error) {
 var ErrRefused = errors.New("it failed its probe")
 
 // Wait repeats the check until it succeeds Rise times in a row. When ctx ends
-// before, the error says what the last check ran into.
+// before, the error says what the last check ran into that had its time.
 func (o Options) Wait(ctx context.Context, t Target) error {
 	rise := 0
+	var last error
 	for {
 		err := o.once(ctx, t)
 		if err == nil {
@@ -72,8 +73,11 @@ func (o Options) Wait(ctx context.Context, t Target) error {
 		} else {
 			rise = 0
 		}
+		if last == nil || ctx.Err() == nil || errors.Is(err, ErrRefused) {
+			last = err // one that was cut off says less than those before it
+		}
 		if waitErr := sleep(ctx, orDefault(o.Interval, 100*time.Millisecond)); waitErr != nil {
-			return errors.Join(waitErr, err)
+			return errors.Join(waitErr, last)
 		}
 	}
 }
