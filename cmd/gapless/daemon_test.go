@@ -54,11 +54,14 @@ func daemon(args []string) int {
 	case "grandchild":
 		child := exec.Command("/proc/self/exe")
 		child.Args = []string{"daemon", "hang-on"}
-		if child.Start() != nil {
+		out, err := child.StdoutPipe()
+		if err != nil || child.Start() != nil {
 			return 2
 		}
+		out.Read(make([]byte, 1)) // it is deaf from here on
 	case "hang-on":
 		signal.Ignore(syscall.SIGTERM)
+		fmt.Println()
 		untilSignal(syscall.SIGUSR2)
 		return 0
 	}

@@ -40,7 +40,7 @@ func TestScripts(t *testing.T) {
 		Setup:               setup,
 		Condition:           condition,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"code": code, "live": live, "get": get, "until": until, "signal": sendSignal, "occupy": occupy, "gone": gone, "chown": chown,
+			"code": code, "live": live, "get": get, "until": until, "signal": sendSignal, "happened": happened, "occupy": occupy, "gone": gone, "chown": chown,
 		},
 	})
 }
@@ -48,6 +48,7 @@ func TestScripts(t *testing.T) {
 func setup(e *testscript.Env) error {
 	e.Setenv("GAPLESS_RUNTIME_DIR", e.WorkDir+"/run")
 	e.Setenv("NO_COLOR", "1")
+	e.Setenv("GORACE", "atexit_sleep_ms=0") // daemons under the race detector end at once too
 	e.Setenv("SELF", strconv.Itoa(os.Getpid()))
 	// Other users are to find the scripts' files, and gapless in the first of PATH.
 	bin, _, _ := strings.Cut(e.Getenv("PATH"), string(os.PathListSeparator))
@@ -98,7 +99,11 @@ func code(ts *testscript.TestScript, neg bool, args []string) {
 func statusOf(ts *testscript.TestScript, name string) (reload.Status, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	return control.NewClient(name, ts.Getenv("GAPLESS_RUNTIME_DIR")+"/"+name+control.Suffix).Status(ctx)
+	return clientOf(ts, name).Status(ctx)
+}
+
+func clientOf(ts *testscript.TestScript, name string) *control.Client {
+	return control.NewClient(name, ts.Getenv("GAPLESS_RUNTIME_DIR")+"/"+name+control.Suffix)
 }
 
 // live NAME [GENERATION]: it is there; sets $ADDR, $LIVE and $HOLDER.
@@ -124,6 +129,22 @@ func gone(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Check(err)
 		g := s.Generation(number)
 		return g == nil || !g.Phase.Running()
+	})
+}
+
+// happened NAME TEXT: an event of the service says it.
+func happened(ts *testscript.TestScript, _ bool, args []string) {
+	client := clientOf(ts, args[0])
+	poll(ts, "happened "+strings.Join(args, " "), func() bool {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		for e, err := range client.Events(ctx, false) {
+			ts.Check(err)
+			if strings.Contains(e.Text, args[1]) {
+				return true
+			}
+		}
+		return false
 	})
 }
 
