@@ -167,6 +167,23 @@ func TestRemoveLeavesAnothers(t *testing.T) {
 	another.Remove()
 }
 
+// TestLockOfAnotherFile: who held the lock has removed its file, and somebody else
+// has made and locked a new one; a lock on the old one keeps nobody out.
+func TestLockOfAnotherFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "web.lock")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := errors.Join(os.Remove(path), os.WriteFile(path, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if taken, err := tryLock(f); taken || err != nil {
+		t.Errorf("taken: %v, %v", taken, err)
+	}
+}
+
 func TestLockStuck(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "web.sock")
 	unlock, err := lock(within(t), path)
