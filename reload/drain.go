@@ -106,11 +106,7 @@ func (s *Service) connectionsOf(g *generation) int {
 	if err != nil {
 		return -1
 	}
-	var ports []uint16
-	for _, a := range s.addrs() {
-		ports = append(ports, a.Port())
-	}
-	return countConnections(g.ctx, ports, members)
+	return countConnections(g.ctx, s.ports(), members)
 }
 
 // limitDraining stops the oldest of too many draining generations: each needs

@@ -30,14 +30,10 @@ func (s *Service) Status(ctx context.Context) (Status, error) {
 	if err != nil {
 		return Status{}, err
 	}
-	var ports []uint16
-	for _, a := range s.addrs() {
-		ports = append(ports, a.Port())
-	}
 	for i := range status.Measured {
 		m := &status.Measured[i]
 		if members := pids[m.Generation]; len(members) > 0 {
-			m.Connections = countConnections(ctx, ports, members)
+			m.Connections = countConnections(ctx, s.ports(), members)
 		}
 	}
 	return status, nil

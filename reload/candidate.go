@@ -1,0 +1,144 @@
+package reload
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/gapless-dev/gapless/reload/ready"
+	"github.com/gapless-dev/gapless/reload/spawn"
+	"github.com/gapless-dev/gapless/reload/state"
+)
+
+// started: the daemon runs, or could not be run.
+func (s *Service) started(g *generation, proc *spawn.Process, err error) {
+	var fault *spawn.ExecError
+	g.launching = false
+	switch {
+	case s.record(g).Phase != state.Starting:
+		s.unwanted(g, proc)
+	case errors.As(err, &fault):
+		s.fail(g, CodeRefused, "could not be run: "+fault.Error(), fault.Code)
+	case err != nil:
+		s.fail(g, CodeFailed, "could not be started: "+err.Error())
+	default:
+		s.follow(g, proc)
+		s.observe(g)
+	}
+}
+
+// unwanted: the generation was given up while its process was being started.
+func (s *Service) unwanted(g *generation, proc *spawn.Process) {
+	if proc == nil {
+		g.exited, g.gone = true, true
+		s.retire(g)
+		return
+	}
+	s.follow(g, proc)
+	s.kill(g, "it was given up")
+}
+
+// observe waits for the candidate to be ready.
+func (s *Service) observe(g *generation) {
+	if err := s.probeFor(g); err != nil {
+		s.fail(g, CodeFailed, "could not be probed: "+err.Error())
+		return
+	}
+	w := s.watcher(g)
+	s.wg.Go(func() {
+		ctx, cancel := context.WithTimeoutCause(g.starting, s.cfg.ReadyTimeout, errTooLate)
+		defer cancel()
+		err := w.wait(ctx)
+		s.post(func() { s.observed(g, err) })
+	})
+}
+
+var errTooLate = errors.New("its time is over")
+
+func (s *Service) observed(g *generation, err error) {
+	switch {
+	case s.record(g).Phase != state.Starting:
+	case err == nil:
+		s.goLive(g)
+	case errors.Is(err, ready.ErrRefused):
+		s.fail(g, CodeRefused, err.Error())
+	case errors.Is(err, errTooLate):
+		s.fail(g, CodeNotReady, fmt.Sprintf("was not ready within %s: %s", s.cfg.ReadyTimeout, tooLate(err)))
+	default:
+		s.fail(g, CodeNotReady, "is not ready: "+err.Error())
+	}
+}
+
+// fail gives the candidate up; what served before still does. What the daemon said
+// last is collected before the answer goes out.
+func (s *Service) fail(g *generation, code int, reason string, exitCode ...int) {
+	r := s.record(g)
+	if r.Phase != state.Starting {
+		return
+	}
+	r.Phase, r.Failure = state.Failed, reason
+	g.giveUp()
+	if err := s.unprobe(); err != nil {
+		s.report("steer.failed", g.number, err)
+	}
+	s.loosen(g)
+	f := &Failure{Code: code, Service: s.cfg.Name, Generation: g.number, Reason: reason, ExitCode: -1}
+	if len(exitCode) > 0 {
+		f.ExitCode = exitCode[0]
+	}
+	switch {
+	case g.exited:
+		f.Exit, f.ExitCode = r.Exit, g.proc.Exit().Code
+	case g.proc != nil:
+		s.kill(g, "it was given up")
+	case !g.launching:
+		g.exited, g.gone = true, true
+	}
+	g.reporting = true
+	s.wg.Go(func() {
+		f.Lines = lastWords(s.ctx, g.output)
+		s.post(func() { s.failed(g, f) })
+	})
+}
+
+// lastWords waits a moment for what a daemon that has ended wrote.
+func lastWords(ctx context.Context, o *spawn.Output) []string {
+	ctx, cancel := context.WithTimeout(ctx, 250*time.Millisecond)
+	defer cancel()
+	o.Flush(ctx)
+	return o.Lines()
+}
+
+// failed answers, and decides how it goes on.
+func (s *Service) failed(g *generation, f *Failure) {
+	s.record(g).Failure = f.Reason
+	s.emit(event{kind: "generation.failed", level: levelError, generation: g.number, text: f.Error(),
+		fields: map[string]any{"code": f.Code, "exit": f.Exit, "lines": f.Lines}})
+	if g.reporting {
+		g.reporting = false
+		s.retire(g)
+	}
+	wasFirst := !s.everLive
+	s.conclude(answer{failure: f})
+	if s.st.Live() != nil || s.st.Goal != state.Run || s.current != nil {
+		return
+	}
+	if wasFirst && s.cfg.Restart != RestartAlways {
+		s.endWith(f.endCode(), f)
+		return
+	}
+	s.scheduleRestart()
+}
+
+// tooLate is what was still missing when the time was over.
+func tooLate(err error) string {
+	var missing []string
+	for line := range strings.SplitSeq(err.Error(), "\n") {
+		if line = strings.TrimSuffix(strings.TrimSuffix(line, errTooLate.Error()), ": "); line != "" {
+			missing = append(missing, line)
+		}
+	}
+	return strings.Join(missing, "; ")
+}

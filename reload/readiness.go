@@ -1,0 +1,103 @@
+package reload
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/gapless-dev/gapless/reload/ready"
+)
+
+// watcher is what a goroutine that waits for readiness needs to know.
+type watcher struct {
+	options ready.Options
+	target  ready.Target
+	said    <-chan struct{}
+	notify  bool
+	holds   func() error
+}
+
+func (s *Service) watcher(g *generation) watcher {
+	w := watcher{options: s.cfg.Ready, said: g.said, target: ready.Target{Addrs: s.addrs(), Dir: s.cfg.Dir}}
+	w.notify = w.options.Mode == ready.Notify || w.options.Mode == ready.Auto && s.st.Notifies
+	if env, err := s.environment(g, nil); err == nil {
+		w.target.Env = env
+	}
+	inodes := make([]uint64, 0, len(g.listeners))
+	for _, l := range g.listeners {
+		inodes = append(inodes, l.Inode())
+	}
+	w.holds = func() error { return holdsAll(g.proc, inodes, w.target.Addrs) }
+	return w
+}
+
+func (w watcher) wait(ctx context.Context) error {
+	if err := w.ready(ctx); err != nil {
+		return err
+	}
+	return w.holds()
+}
+
+func (w watcher) ready(ctx context.Context) error {
+	switch {
+	case w.notify:
+		return w.hear(ctx)
+	case w.options.Mode == ready.Delay:
+		return w.stayAlive(ctx)
+	case w.options.Mode == ready.Probe:
+		return w.options.Wait(ctx, w.target)
+	case w.options.Mode == ready.Accept:
+		return ready.Accepted(ctx, w.target.Addrs)
+	}
+	return w.either(ctx)
+}
+
+func (w watcher) hear(ctx context.Context) error {
+	select {
+	case <-w.said:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("it has not said READY=1: %w", context.Cause(ctx))
+	}
+}
+
+func (w watcher) stayAlive(ctx context.Context) error {
+	t := time.NewTimer(w.options.Delay)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// either: whatever comes first, READY=1 or an accepted connection a listener.
+func (w watcher) either(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	accepted := make(chan error, 1)
+	go func() { accepted <- ready.Accepted(ctx, w.target.Addrs) }()
+	select {
+	case <-w.said:
+		cancel()
+		<-accepted
+		return nil
+	case err := <-accepted:
+		return err
+	}
+}
+
+// holdsAll finds listeners that the daemon has closed: our duplicate would go on
+// taking clients that nobody accepts.
+func holdsAll(proc processes, inodes []uint64, addrs []netip.AddrPort) error {
+	missing, err := missingSockets(proc, inodes)
+	if err != nil || len(missing) == 0 {
+		return nil // what can't be read can't be held against it
+	}
+	return fmt.Errorf("it has closed its listener at %s", addrs[missing[0]])
+}
+
+// processes are a generation's.
+type processes interface{ Members() ([]int, error) }
