@@ -44,6 +44,23 @@ func (a array) padsMissing() int {
 	return max(0, highest+1-(len(a)-loose))
 }
 
+// firstPad is the pad in the lowest place that is known; nil if there is none.
+func (a array) firstPad() *Listener {
+	for _, m := range a {
+		if m.pad && !m.unsure {
+			return m
+		}
+	}
+	return nil
+}
+
+// unsettle forgets the places of all that may have changed them unseen.
+func (a array) unsettle() {
+	for _, m := range a {
+		m.unsure = m.unsure || !m.protected()
+	}
+}
+
 // removed is the array after the kernel has taken l out.
 func (a array) removed(l *Listener) array {
 	i := a.index(l)
@@ -67,6 +84,9 @@ func (a array) mayLeave(l *Listener, steered func(*Listener) bool) bool {
 	}
 	if others > 0 {
 		return !last.protected() && append(array(nil), a...).removed(l).padsMissing() == 0
+	}
+	if l.unsure && len(a) > 2 {
+		return !last.protected() // who is last takes a place that is not known
 	}
 	// Of two, the other is all that is left: an index out of range is a hash over one.
 	return last == l || len(a) == 2 || !steered(last)

@@ -448,3 +448,37 @@ func TestSettlingEndsWithItsContext(t *testing.T) {
 		t.Errorf("settled as %+v", left)
 	}
 }
+
+// Pads go when they hold no place any more, and new generations take their places: a
+// thousand overlapping drains later there are no more of them than after ten.
+func TestPadsAreCollected(t *testing.T) {
+	ep := openEndpoint(t, spec(t, "127.0.0.1:0"))
+	live := mustOpen(t, ep)
+	var draining []*Listener
+	most := 0
+	for n := range 1000 {
+		next := mustOpen(t, ep)
+		mustSteer(t, ep, Plan{Live: []*Listener{next}})
+		if err := ep.Loosen(live); err != nil {
+			t.Fatal(err)
+		}
+		draining = append(draining, live)
+		live = next
+		for len(draining) > n%4 {
+			if err := ep.Close(draining[len(draining)/2]); err != nil {
+				t.Fatal(err)
+			}
+			draining = slices.Delete(draining, len(draining)/2, len(draining)/2+1)
+		}
+		most = max(most, len(ep.Inodes()))
+	}
+	t.Logf("at most %d sockets", most)
+	if most > 10 { // live, up to 3 that drain, a candidate, and a pad for each
+		t.Errorf("there were %d sockets for one live and up to three draining listeners", most)
+	}
+	for _, l := range draining {
+		if err := ep.Close(l); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -32,9 +32,9 @@ func (g *group) members() []*Listener {
 	return append(g.array[:len(g.array):len(g.array)], g.refusing...)
 }
 
-// open joins a listener at the array's end, with as many pads behind it as
-// there are loose members. One of those leaving in between would make the new
-// one's place uncertain: then it is given up and opened again.
+// open joins a listener, with as many pads as the loose members make necessary. One
+// of those leaving in between would make the new one's place uncertain: then it is
+// given up and opened again.
 func (g *group) open() (*Listener, error) {
 	if len(g.array) == 0 && len(g.refusing) > 0 {
 		return nil, fmt.Errorf("the endpoint refuses connections; resume it first")
@@ -45,6 +45,9 @@ func (g *group) open() (*Listener, error) {
 		}
 		l, err := g.join(false)
 		if err != nil {
+			return nil, err
+		}
+		if err := g.replacePad(l); err != nil {
 			return nil, err
 		}
 		if err := g.pad(); err != nil {
@@ -59,6 +62,22 @@ func (g *group) open() (*Listener, error) {
 		}
 	}
 	return nil, fmt.Errorf("generations keep leaving the address")
+}
+
+// replacePad gives l, which has just joined at the end, the place of the first pad,
+// by letting that leave. Were each generation to stand behind the last one's pads,
+// there would be more of them with every reload that overlaps a drain. The array is
+// as long as before l joined, so live is as safe as it was.
+func (g *group) replacePad(l *Listener) error {
+	p := g.array.firstPad()
+	if p == nil || g.array[len(g.array)-1] != l {
+		return nil
+	}
+	shutdown(p.fd)
+	if err := g.forget(p); err != nil {
+		return err
+	}
+	return p.closeFD()
 }
 
 // join opens one socket. The first of a group gets its program right after listen:
@@ -151,7 +170,8 @@ func (l *Listener) hide() {
 
 const noSuchDevice = math.MaxInt32
 
-// refresh looks which members have left by themselves.
+// refresh looks which members have left by themselves. Of several, nobody knows in
+// which order they left, and so which pad or loose member took whose place.
 func (g *group) refresh() ([]*Listener, error) {
 	var left []*Listener
 	for _, l := range append(array(nil), g.array...) {
@@ -169,6 +189,9 @@ func (g *group) refresh() ([]*Listener, error) {
 			return left, err
 		}
 		left = append(left, l)
+	}
+	if len(left) > 1 {
+		g.array.unsettle()
 	}
 	return left, nil
 }

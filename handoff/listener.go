@@ -16,6 +16,7 @@ type Listener struct {
 	pad    bool // ours alone: it holds a place in the array and serves nobody
 	loose  bool // its daemon may take it out of the array at any moment
 	hidden bool // no new connection can find it
+	unsure bool // its place in the array is not known; only of pads and loose ones
 	member bool // it is in the kernel's array
 	closed bool
 }
