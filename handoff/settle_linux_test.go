@@ -1,0 +1,111 @@
+package handoff
+
+import (
+	"context"
+	"net"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// settling begins to settle l and returns its outcome's channel.
+func settling(t *testing.T, ctx context.Context, l *Listener) <-chan Settled {
+	t.Helper()
+	s, err := NewSettler(l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan Settled, 1)
+	go func() {
+		left, err := s.Wait(ctx)
+		if err != nil && ctx.Err() == nil {
+			t.Error(err)
+		}
+		done <- left
+	}()
+	return done
+}
+
+func notYet(t *testing.T, done <-chan Settled, why string) {
+	t.Helper()
+	select {
+	case left := <-done:
+		t.Fatalf("settled (%+v) while %s", left, why)
+	case <-time.After(150 * time.Millisecond): // many times what settling takes when nothing is open
+	}
+}
+
+func TestSettlingFollowsAConnectionToItsAnswer(t *testing.T) {
+	ep := openEndpoint(t, spec(t, "127.0.0.1:0"))
+	old, live := mustOpen(t, ep), mustOpen(t, ep)
+	c, err := net.Dial("tcp", ep.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	mustSteer(t, ep, Plan{Live: []*Listener{live}})
+	done := settling(t, t.Context(), old)
+	notYet(t, done, "a client waits in the queue")
+	fd := acceptOne(t, old)
+	defer unix.Close(fd)
+	c.Write([]byte("question"))
+	notYet(t, done, "it has been accepted and not answered")
+	unix.Write(fd, []byte("answer"))
+	if left := <-done; !left.Clean() {
+		t.Errorf("settled as %+v", left)
+	}
+}
+
+func TestSettlingLetsGoOfAClosedConnection(t *testing.T) {
+	ep := openEndpoint(t, spec(t, "127.0.0.1:0"))
+	old, live := mustOpen(t, ep), mustOpen(t, ep)
+	c, err := net.Dial("tcp", ep.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustSteer(t, ep, Plan{Live: []*Listener{live}})
+	fd := acceptOne(t, old)
+	done := settling(t, t.Context(), old)
+	notYet(t, done, "a silent client is connected")
+	unix.Close(fd)
+	c.Close()
+	if left := <-done; !left.Clean() {
+		t.Errorf("settled as %+v", left)
+	}
+}
+
+// With defer-accept a silent client stays half-open: it is given up after 3 s.
+func TestSettlingGivesUpHalfOpenOnes(t *testing.T) {
+	ep := openEndpoint(t, spec(t, "127.0.0.1:0,defer-accept=30s"))
+	old, live := mustOpen(t, ep), mustOpen(t, ep)
+	mustSteer(t, ep, Plan{Live: []*Listener{old}})
+	c, err := net.Dial("tcp", ep.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	mustSteer(t, ep, Plan{Live: []*Listener{live}})
+	left := <-settling(t, t.Context(), old)
+	if left.HalfOpen != 1 || left.Took < handshakeTimeout || left.Clean() {
+		t.Errorf("settled as %+v", left)
+	}
+}
+
+func TestSettlingEndsWithItsContext(t *testing.T) {
+	ep := openEndpoint(t, spec(t, "127.0.0.1:0"))
+	old, live := mustOpen(t, ep), mustOpen(t, ep)
+	c, err := net.Dial("tcp", ep.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	mustSteer(t, ep, Plan{Live: []*Listener{live}})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := settling(t, ctx, old)
+	notYet(t, done, "a client waits in the queue")
+	cancel()
+	if left := <-done; left.Queued != 1 {
+		t.Errorf("settled as %+v", left)
+	}
+}
