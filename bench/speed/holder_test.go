@@ -34,7 +34,8 @@ func hold(b *testing.B, args ...string) *holder {
 			b.Error(err)
 		}
 		if b.Failed() {
-			b.Logf("the holder's log:\n%s", h.Log())
+			lines := strings.Split(h.Log(), "\n")
+			b.Logf("the end of the holder's log:\n%s", strings.Join(lines[max(0, len(lines)-20):], "\n"))
 		}
 	})
 	return &holder{Holder: h, b: b, ctx: ctx, live: 1}
