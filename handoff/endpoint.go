@@ -106,6 +106,12 @@ func (ep *Endpoint) watch(l *Listener) error {
 	return ep.options.Guard.add(l)
 }
 
+// families tells which packets can come.
+func (ep *Endpoint) families() (v4, v6 bool) {
+	a := ep.addr.Addr()
+	return a.Is4() || ep.spec.dualStack(a), a.Is6()
+}
+
 // Plan is the one in force.
 func (ep *Endpoint) Plan() Plan { return ep.plan }
 

@@ -130,6 +130,7 @@ func (g *group) steer(p Plan) error { return g.attachPlan(p) }
 
 func (g *group) attachPlan(p Plan) error {
 	in := indices{live: g.places(p.Live), candidate: g.places(p.Candidate), probe: g.places(p.Probe), share: p.Share}
+	in.v4, in.v6 = g.ep.families()
 	if len(in.live) == 0 {
 		return nil
 	}

@@ -10,6 +10,9 @@ import (
 type indices struct {
 	live, candidate, probe []uint32
 	share                  float64
+	// v4 and v6 tell which packets come here: a program that need not ask is shorter,
+	// and the kernel translates it anew at each steer.
+	v4, v6 bool
 }
 
 // program writes the steering program: probes first, then the candidate's
@@ -23,7 +26,7 @@ func program(in indices) []unix.SockFilter {
 	if len(in.probe) == 0 {
 		return rest
 	}
-	return append(ifProbe(spread(in.probe)), rest...)
+	return append(in.ifProbe(spread(in.probe)), rest...)
 }
 
 // spread picks one of the indices at random: a TCP connection is steered once,
@@ -53,14 +56,20 @@ func byShare(share float64, candidate []unix.SockFilter) []unix.SockFilter {
 
 // ifProbe runs hit for a packet with the probe's hop limit whose source is in
 // 127/8, is ::1, or is its destination too; any other goes on behind it.
-func ifProbe(hit []unix.SockFilter) []unix.SockFilter {
+func (in indices) ifProbe(hit []unix.SockFilter) []unix.SockFilter {
 	b := &block{}
-	b.load(unix.BPF_B, 0)
-	b.add(unix.SockFilter{Code: unix.BPF_ALU | unix.BPF_RSH | unix.BPF_K, K: 4})
-	b.jump(unix.BPF_JEQ|unix.BPF_K, 6, "v6", "")
-	probeV4(b)
+	if in.v4 && in.v6 {
+		b.load(unix.BPF_B, 0)
+		b.add(unix.SockFilter{Code: unix.BPF_ALU | unix.BPF_RSH | unix.BPF_K, K: 4})
+		b.jump(unix.BPF_JEQ|unix.BPF_K, 6, "v6", "")
+	}
+	if in.v4 {
+		probeV4(b)
+	}
 	b.label("v6")
-	probeV6(b)
+	if in.v6 {
+		probeV6(b)
+	}
 	b.label("miss")
 	b.add(ja(len(hit)))
 	b.label("hit")

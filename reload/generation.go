@@ -271,12 +271,17 @@ func (s *Service) entomb(g *generation) {
 	})
 }
 
+// earlyMost is more messages than a daemon sends in that time.
+const earlyMost = 64
+
 // heard is a message of the daemon's.
 func (s *Service) heard(g *generation, m notify.Message) {
 	r := s.record(g)
 	if g.proc == nil {
 		// A daemon that starts quickly may be ready before its start is known here.
-		g.early = append(g.early, m)
+		if len(g.early) < earlyMost {
+			g.early = append(g.early, m)
+		}
 		return
 	}
 	if r == nil || !s.belongs(g, m.PID) {

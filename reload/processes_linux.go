@@ -11,10 +11,19 @@ import (
 
 // missingSockets are the places in inodes that no process of the group has open.
 func missingSockets(proc processes, inodes []uint64) ([]int, error) {
+	// The main process has them nearly always, and finding the others means a look at
+	// every process of the machine.
+	if missing, err := missingIn([]int{proc.PID()}, inodes); err == nil && len(missing) == 0 {
+		return nil, nil
+	}
 	members, err := proc.Members()
 	if err != nil {
 		return nil, err
 	}
+	return missingIn(members, inodes)
+}
+
+func missingIn(members []int, inodes []uint64) ([]int, error) {
 	open := map[uint64]bool{}
 	for _, pid := range members {
 		sockets, err := conns.Sockets(pid)

@@ -100,4 +100,7 @@ func holdsAll(proc processes, inodes []uint64, addrs []netip.AddrPort) error {
 }
 
 // processes are a generation's.
-type processes interface{ Members() ([]int, error) }
+type processes interface {
+	PID() int
+	Members() ([]int, error)
+}

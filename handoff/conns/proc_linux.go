@@ -101,6 +101,10 @@ func Group(pgid int) ([]int, error) {
 	}
 	var members []int
 	for _, pid := range pids {
+		// Nearly all are of another group: one system call each, not three.
+		if group, err := unix.Getpgid(pid); err != nil || group != pgid {
+			continue
+		}
 		// A process that ended since the listing can't be read; it is no member any more.
 		stat, err := os.ReadFile(filepath.Join(procDir, strconv.Itoa(pid), "stat"))
 		if err != nil {
