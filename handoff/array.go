@@ -61,6 +61,18 @@ func (a array) unsettle() {
 	}
 }
 
+// inherit is called when moved, the last, has taken the place of one that left. A
+// place that was not known is not known of its new holder either, unless only one is
+// left.
+func (a array) inherit(moved, from *Listener) {
+	if moved != from && from.unsure {
+		moved.unsure = true
+	}
+	if len(a) == 1 {
+		a[0].unsure = false
+	}
+}
+
 // removed is the array after the kernel has taken l out.
 func (a array) removed(l *Listener) array {
 	i := a.index(l)

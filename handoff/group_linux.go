@@ -13,6 +13,7 @@ type group struct {
 	ep       *Endpoint
 	array    array
 	refusing []*Listener // bound but shut down, see refuse
+	left     []*Listener // have left by themselves, and nobody has been told yet
 }
 
 // attempts bounds how often opening starts over because a loose member left in
@@ -40,7 +41,7 @@ func (g *group) open() (*Listener, error) {
 		return nil, fmt.Errorf("the endpoint refuses connections; resume it first")
 	}
 	for range attempts {
-		if _, err := g.refresh(); err != nil {
+		if _, err := g.look(); err != nil {
 			return nil, err
 		}
 		l, err := g.join(false)
@@ -53,10 +54,12 @@ func (g *group) open() (*Listener, error) {
 		if err := g.pad(); err != nil {
 			return nil, err
 		}
-		left, err := g.refresh()
-		if err != nil || len(left) == 0 {
+		left, err := g.look()
+		if err != nil || left == 0 {
 			return l, err
 		}
+		l.loose = true
+		g.array.unsettle()
 		if err := g.close(l); err != nil {
 			return nil, err
 		}
@@ -73,8 +76,7 @@ func (g *group) replacePad(l *Listener) error {
 	if p == nil || g.array[len(g.array)-1] != l {
 		return nil
 	}
-	shutdown(p.fd)
-	if err := g.forget(p); err != nil {
+	if err := g.takeOut(p); err != nil {
 		return err
 	}
 	return p.closeFD()
@@ -171,10 +173,19 @@ func (l *Listener) hide() {
 
 const noSuchDevice = math.MaxInt32
 
-// refresh looks which members have left by themselves. Of several, nobody knows in
-// which order they left, and so which pad or loose member took whose place.
+// refresh tells of each member that has left by itself once.
 func (g *group) refresh() ([]*Listener, error) {
-	var left []*Listener
+	_, err := g.look()
+	left := g.left
+	g.left = nil
+	return left, err
+}
+
+// look finds how many members have left by themselves since the last look. Of
+// several, nobody knows in which order they left, and so which pad or loose member
+// took whose place.
+func (g *group) look() (int, error) {
+	left := 0
 	for _, l := range append(array(nil), g.array...) {
 		if l.pad {
 			continue
@@ -186,12 +197,13 @@ func (g *group) refresh() ([]*Listener, error) {
 		if listening {
 			continue
 		}
+		left++
+		g.left = append(g.left, l)
 		if err := g.forget(l); err != nil {
 			return left, err
 		}
-		left = append(left, l)
 	}
-	if len(left) > 1 {
+	if left > 1 {
 		g.array.unsettle()
 	}
 	return left, nil
@@ -203,6 +215,7 @@ func (g *group) forget(l *Listener) error {
 	moved := g.array[len(g.array)-1]
 	g.array = g.array.removed(l)
 	l.member = false
+	g.array.inherit(moved, l)
 	if moved == l || !g.ep.plan.names(moved) {
 		return nil
 	}
@@ -217,7 +230,8 @@ func (g *group) relisten(l *Listener) error {
 	if l.member {
 		return nil
 	}
-	l.loose = false
+	l.loose, l.unsure = false, false
+	g.left = drop(g.left, l)
 	if err := g.listen(l); err != nil {
 		return err
 	}
@@ -230,7 +244,7 @@ func (g *group) relisten(l *Listener) error {
 // close looks first who has left by himself, since each decision is made on the
 // mirror.
 func (g *group) close(l *Listener) error {
-	if _, err := g.refresh(); err != nil {
+	if _, err := g.look(); err != nil {
 		return err
 	}
 	if l.member {
@@ -238,6 +252,7 @@ func (g *group) close(l *Listener) error {
 			return err
 		}
 	}
+	g.left = drop(g.left, l)
 	shutdown(l.fd) // one that a stray process still has open, too
 	g.ep.plan = g.ep.plan.without(l)
 	if err := l.closeFD(); err != nil {
@@ -254,9 +269,22 @@ func (g *group) leave(l *Listener) error {
 			return err
 		}
 	}
+	return g.takeOut(l)
+}
+
+// takeOut is a leave of our own. A loose member that left at the same moment did so
+// before or after it: who took whose place is not known then.
+func (g *group) takeOut(l *Listener) error {
 	l.hide()
 	shutdown(l.fd)
-	return g.forget(l)
+	if err := g.forget(l); err != nil {
+		return err
+	}
+	left, err := g.look()
+	if left > 0 {
+		g.array.unsettle()
+	}
+	return err
 }
 
 // collectPads closes the pads that hold no place any more.
@@ -265,8 +293,7 @@ func (g *group) collectPads() error {
 		if !p.pad || !g.array.mayLeave(p, g.ep.plan.names) {
 			continue
 		}
-		shutdown(p.fd)
-		if err := g.forget(p); err != nil {
+		if err := g.takeOut(p); err != nil {
 			return err
 		}
 		if err := p.closeFD(); err != nil {

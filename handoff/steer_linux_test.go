@@ -1,12 +1,14 @@
 package handoff
 
 import (
+	"context"
 	"errors"
 	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -102,7 +104,9 @@ func (s *sequence) step() {
 }
 
 func (s *sequence) probe(to *daemon) {
-	c, err := Dial(s.t.Context(), s.ep.Addr(), s.others...)
+	ctx, cancel := context.WithTimeout(s.t.Context(), 5*time.Second)
+	defer cancel()
+	c, err := Dial(ctx, s.ep.Addr(), s.others...)
 	if err != nil {
 		s.t.Fatal(err)
 	}
