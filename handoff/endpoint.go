@@ -36,6 +36,7 @@ type Endpoint struct {
 	options  OpenOptions
 	plan     Plan
 	steering steering
+	open     []*Listener // that Open gave out and Close has not ended
 	warnings []string
 }
 
@@ -93,6 +94,7 @@ func (ep *Endpoint) Open() (*Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("can't listen on %s: %w", ep.spec, err)
 	}
+	ep.open = append(ep.open, l)
 	if len(ep.plan.Live) == 0 {
 		ep.plan.Live = []*Listener{l}
 	}
@@ -185,6 +187,7 @@ func (ep *Endpoint) Close(l *Listener) error {
 	if err := ep.steering.close(l); err != nil {
 		return fmt.Errorf("can't close %s: %w", l, err)
 	}
+	ep.open = drop(ep.open, l)
 	return nil
 }
 
@@ -216,7 +219,10 @@ func (ep *Endpoint) Resume() error {
 func (ep *Endpoint) CloseAll() error {
 	ep.plan = Plan{}
 	var errs []error
-	for _, l := range append([]*Listener(nil), ep.steering.members()...) {
+	for _, l := range slices.Concat(ep.open, ep.steering.members()) {
+		if l.closed {
+			continue
+		}
 		ep.unwatch(l)
 		shutdown(l.fd)
 		errs = append(errs, l.closeFD())

@@ -2,7 +2,6 @@ package handoff
 
 import (
 	"fmt"
-	"math"
 
 	"golang.org/x/sys/unix"
 )
@@ -11,9 +10,12 @@ import (
 // classic BPF program chooses among them.
 type group struct {
 	ep       *Endpoint
+	kernel   kernel
 	array    array
 	refusing []*Listener // bound but shut down, see refuse
 	left     []*Listener // have left by themselves, and nobody has been told yet
+	departed int         // how many have left by themselves ever
+	changed  bool        // we let somebody join or leave since the last look
 }
 
 // attempts bounds how often opening starts over because a loose member left in
@@ -24,7 +26,7 @@ func newSteering(ep *Endpoint) steering {
 	if ep.options.Shared {
 		return &shared{ep: ep}
 	}
-	return &group{ep: ep}
+	return &group{ep: ep, kernel: linux{}}
 }
 
 func (g *group) kind() string { return "cbpf" }
@@ -41,9 +43,10 @@ func (g *group) open() (*Listener, error) {
 		return nil, fmt.Errorf("the endpoint refuses connections; resume it first")
 	}
 	for range attempts {
-		if _, err := g.look(); err != nil {
+		if err := g.look(); err != nil {
 			return nil, err
 		}
+		before := g.departed
 		l, err := g.join(false)
 		if err != nil {
 			return nil, err
@@ -54,9 +57,11 @@ func (g *group) open() (*Listener, error) {
 		if err := g.pad(); err != nil {
 			return nil, err
 		}
-		left, err := g.look()
-		if err != nil || left == 0 {
-			return l, err
+		if err := g.look(); err != nil {
+			return nil, err
+		}
+		if g.departed == before {
+			return l, nil
 		}
 		l.loose = true
 		g.array.unsettle()
@@ -87,7 +92,7 @@ func (g *group) replacePad(l *Listener) error {
 // listen would make listen fail where an overlapping address of the same port is
 // held too (inet_bind_conflict in net/ipv4/inet_connection_sock.c).
 func (g *group) join(pad bool) (*Listener, error) {
-	fd, err := bindSocket(g.ep)
+	fd, err := g.kernel.bind(g.ep)
 	if err != nil {
 		return nil, err
 	}
@@ -96,7 +101,7 @@ func (g *group) join(pad bool) (*Listener, error) {
 		err = g.listen(l)
 	}
 	if err == nil && len(g.array) == 1 {
-		err = attach(fd, program(indices{live: []uint32{0}}))
+		err = g.kernel.attach(fd, indices{live: []uint32{0}})
 	}
 	if err != nil {
 		g.array = g.array.removed(l)
@@ -104,17 +109,17 @@ func (g *group) join(pad bool) (*Listener, error) {
 		return nil, err
 	}
 	if pad {
-		l.hide()
+		g.hide(l)
 	}
 	return l, nil
 }
 
 func (g *group) listen(l *Listener) error {
-	if err := unix.Listen(l.fd, backlog(g.ep.spec)); err != nil {
+	if err := g.kernel.listen(l.fd, backlog(g.ep.spec)); err != nil {
 		return inUse(g.ep, err)
 	}
 	g.array = append(g.array, l)
-	l.member = true
+	l.member, g.changed = true, true
 	return nil
 }
 
@@ -137,7 +142,7 @@ func (g *group) attachPlan(p Plan) error {
 		return nil
 	}
 	// Never through one that was shut down: that spoils its next listen.
-	return attach(g.array[in.live[0]].fd, program(in))
+	return g.kernel.attach(g.array[in.live[0]].fd, in)
 }
 
 func (g *group) places(of []*Listener) []uint32 {
@@ -155,8 +160,8 @@ func (g *group) loosen(l *Listener) error {
 	if err := g.pad(); err != nil {
 		return err
 	}
-	l.hide()
-	return nil
+	g.hide(l)
+	return g.look() // so that one leave from here on is known for what it is
 }
 
 // hide keeps new connections from ever finding this member itself; the program
@@ -166,47 +171,60 @@ func (g *group) loosen(l *Listener) error {
 // the program says: about one of 20,000 leaves under load reset a client. A socket
 // bound to a device that there is none of matches no packet. Kernels before 5.7
 // want CAP_NET_RAW for it; there that one stays.
-func (l *Listener) hide() {
-	err := unix.SetsockoptInt(l.fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, noSuchDevice)
-	l.hidden = l.hidden || err == nil
+func (g *group) hide(l *Listener) {
+	l.hidden = g.kernel.hide(l.fd) == nil || l.hidden
 }
-
-const noSuchDevice = math.MaxInt32
 
 // refresh tells of each member that has left by itself once.
 func (g *group) refresh() ([]*Listener, error) {
-	_, err := g.look()
+	err := g.look()
 	left := g.left
 	g.left = nil
 	return left, err
 }
 
-// look finds how many members have left by themselves since the last look. Of
-// several, nobody knows in which order they left, and so which pad or loose member
-// took whose place.
-func (g *group) look() (int, error) {
-	left := 0
+// look finds the members that have left by themselves since the last look. If they
+// are several, or we let somebody join or leave meanwhile, nobody knows the order, and
+// so which pad or loose member took whose place.
+func (g *group) look() error {
+	before := len(g.left)
+	for {
+		found, err := g.lookOnce()
+		if err != nil {
+			return err
+		}
+		if !found { // one that left while we looked at others has been found as well
+			break
+		}
+	}
+	left := len(g.left) - before
+	g.departed += left
+	if left > 1 || left == 1 && g.changed {
+		g.array.unsettle()
+	}
+	g.changed = false
+	return nil
+}
+
+func (g *group) lookOnce() (found bool, err error) {
 	for _, l := range append(array(nil), g.array...) {
 		if l.pad {
 			continue
 		}
-		listening, err := isListening(l.fd)
+		listening, err := g.kernel.listening(l.fd)
 		if err != nil {
-			return left, err
+			return found, err
 		}
 		if listening {
 			continue
 		}
-		left++
+		found = true
 		g.left = append(g.left, l)
 		if err := g.forget(l); err != nil {
-			return left, err
+			return found, err
 		}
 	}
-	if left > 1 {
-		g.array.unsettle()
-	}
-	return left, nil
+	return found, nil
 }
 
 // forget takes a member that is out of the kernel's array out of the mirror
@@ -244,7 +262,7 @@ func (g *group) relisten(l *Listener) error {
 // close looks first who has left by himself, since each decision is made on the
 // mirror.
 func (g *group) close(l *Listener) error {
-	if _, err := g.look(); err != nil {
+	if err := g.look(); err != nil {
 		return err
 	}
 	if l.member {
@@ -253,7 +271,7 @@ func (g *group) close(l *Listener) error {
 		}
 	}
 	g.left = drop(g.left, l)
-	shutdown(l.fd) // one that a stray process still has open, too
+	g.kernel.shutdown(l.fd) // one that a stray process still has open, too
 	g.ep.plan = g.ep.plan.without(l)
 	if err := l.closeFD(); err != nil {
 		return err
@@ -272,19 +290,15 @@ func (g *group) leave(l *Listener) error {
 	return g.takeOut(l)
 }
 
-// takeOut is a leave of our own. A loose member that left at the same moment did so
-// before or after it: who took whose place is not known then.
+// takeOut is a leave of our own.
 func (g *group) takeOut(l *Listener) error {
-	l.hide()
-	shutdown(l.fd)
+	g.hide(l)
+	g.kernel.shutdown(l.fd)
+	g.changed = true
 	if err := g.forget(l); err != nil {
 		return err
 	}
-	left, err := g.look()
-	if left > 0 {
-		g.array.unsettle()
-	}
-	return err
+	return g.look()
 }
 
 // collectPads closes the pads that hold no place any more.
@@ -322,7 +336,7 @@ func (g *group) refuse() error {
 			}
 		case !l.loose:
 			g.ep.unwatch(l)
-			shutdown(l.fd)
+			g.kernel.shutdown(l.fd)
 			g.refusing = append(g.refusing, l)
 		}
 	}
@@ -340,16 +354,6 @@ func (g *group) resume() error {
 		if err := g.ep.watch(l); err != nil {
 			return err
 		}
-	}
-	return nil
-}
-
-// attach puts a program in force for the whole group of fd, which must be bound
-// alone or listening (socket(7), SO_ATTACH_REUSEPORT_CBPF).
-func attach(fd int, p []unix.SockFilter) error {
-	prog := unix.SockFprog{Len: uint16(len(p)), Filter: &p[0]}
-	if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF, &prog); err != nil {
-		return fmt.Errorf("can't attach a steering program: %w", err)
 	}
 	return nil
 }

@@ -1,0 +1,173 @@
+package handoff
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"slices"
+	"testing"
+
+	"golang.org/x/sys/unix"
+	"pgregory.net/rapid"
+)
+
+// model is the kernel's side of a group as net/core/sock_reuseport.c has it. Before
+// every call, any listener whose daemon was told to stop may leave; after every
+// change, the program in force must mean whom it meant when it was attached.
+type model struct {
+	t       *rapid.T
+	chance  *rand.Rand
+	array   []int
+	mayGo   map[int]bool // told to stop
+	program indices
+	meant   map[uint32]int // by index, when it was attached
+	// probing: the probe's indices count too; not during a change, when nobody probes.
+	probing bool
+}
+
+func (m *model) bind(*Endpoint) (int, error) {
+	m.leaves()
+	// A descriptor of its own, so that what closes it closes nothing else.
+	return unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+}
+
+func (m *model) listen(fd, _ int) error {
+	m.leaves()
+	if !slices.Contains(m.array, fd) {
+		m.array = append(m.array, fd)
+	}
+	m.check()
+	return nil
+}
+
+func (m *model) listening(fd int) (bool, error) {
+	m.leaves()
+	return slices.Contains(m.array, fd), nil
+}
+
+func (m *model) attach(_ int, in indices) error {
+	m.leaves()
+	m.program, m.meant = in, map[uint32]int{}
+	for _, index := range slices.Concat(in.live, in.candidate, in.probe) {
+		if int(index) >= len(m.array) {
+			m.t.Fatalf("a program names place %d of %d", index, len(m.array))
+		}
+		m.meant[index] = m.array[index]
+	}
+	return nil
+}
+
+func (m *model) hide(int) error { m.leaves(); return nil }
+
+func (m *model) shutdown(fd int) {
+	m.leaves()
+	m.leave(fd)
+}
+
+// leaves lets some of those go that may.
+func (m *model) leaves() {
+	for _, fd := range slices.Clone(m.array) {
+		if m.mayGo[fd] && m.chance.IntN(12) == 0 {
+			m.leave(fd)
+		}
+	}
+}
+
+func (m *model) leave(fd int) {
+	delete(m.mayGo, fd)
+	i := slices.Index(m.array, fd)
+	if i < 0 {
+		return
+	}
+	last := len(m.array) - 1
+	m.array[i] = m.array[last]
+	m.array = m.array[:last]
+	m.check()
+}
+
+// check is what a client that connects now would find. An index out of range is a
+// hash over all, which is right if only one is left.
+func (m *model) check() {
+	m.t.Helper()
+	indices := slices.Concat(m.program.live, m.program.candidate)
+	if m.probing {
+		indices = append(indices, m.program.probe...)
+	}
+	for _, index := range indices {
+		switch {
+		case int(index) < len(m.array) && m.array[index] == m.meant[index]:
+		case int(index) >= len(m.array) && len(m.array) == 1 && m.array[0] == m.meant[index]:
+		case len(m.array) == 0:
+		default:
+			m.t.Fatalf("the program names place %d, where %d stood; now the array is %v", index, m.meant[index], m.array)
+		}
+	}
+}
+
+// aim checks that the program means the plan's listeners, and where they stand.
+func (m *model) aim(p Plan) {
+	m.t.Helper()
+	for _, role := range []struct {
+		name    string
+		indices []uint32
+		want    []*Listener
+	}{{"live", m.program.live, p.Live}, {"probe", m.program.probe, p.Probe}} {
+		for i, l := range role.want {
+			if got := m.meant[role.indices[i]]; got != l.fd {
+				m.t.Fatalf("%s is %d, but the program means %d", role.name, l.fd, got)
+			}
+		}
+	}
+	m.probing = true
+	m.check()
+	m.probing = false
+}
+
+// Whatever the order in which generations start, are probed, promoted, refused, told
+// to stop, leave by themselves and are closed: at no moment between two system calls
+// does a client reach anybody but live, and a probe always reaches the candidate.
+func TestGroupAgainstAModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := &model{t: t, mayGo: map[int]bool{}, chance: rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))}
+		ep := &Endpoint{addr: netip.MustParseAddrPort("127.0.0.1:1"), spec: Spec{Network: TCP}}
+		ep.steering = &group{ep: ep, kernel: m}
+		defer ep.CloseAll()
+		must := func(err error) {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		open := func() *Listener {
+			l, err := ep.Open()
+			must(err)
+			return l
+		}
+		live := open()
+		var draining []*Listener
+		for range rapid.IntRange(1, 40).Draw(t, "steps") {
+			next := open()
+			must(ep.Steer(Plan{Live: []*Listener{live}, Probe: []*Listener{next}}))
+			m.aim(ep.Plan())
+			if rapid.IntRange(0, 3).Draw(t, "refused") == 0 {
+				must(ep.Steer(Plan{Live: []*Listener{live}}))
+				must(ep.Loosen(next))
+				draining = append(draining, next)
+				m.mayGo[next.fd] = true
+			} else {
+				must(ep.Steer(Plan{Live: []*Listener{next}}))
+				must(ep.Loosen(live))
+				m.mayGo[live.fd] = true
+				draining = append(draining, live)
+				live = next
+			}
+			m.aim(ep.Plan())
+			for keep := rapid.IntRange(0, 4).Draw(t, "draining"); len(draining) > keep; {
+				i := rapid.IntRange(0, len(draining)-1).Draw(t, "which")
+				delete(m.mayGo, draining[i].fd)
+				must(ep.Close(draining[i]))
+				draining = slices.Delete(draining, i, i+1)
+				m.aim(ep.Plan())
+			}
+		}
+	})
+}
