@@ -114,7 +114,7 @@ func TestConnectionOutlivesReloads(t *testing.T) {
 	for range 2 {
 		f.mustReload()
 	}
-	st := f.until("generation 2 to go", phase(2, state.Gone))
+	st := f.untilCounted("generation 2 to go", phase(2, state.Gone))
 	if st.Generation(1).Phase != state.Draining || st.MeasuredOf(*st.Generation(1)).Connections != 1 {
 		t.Errorf("generation 1: %+v, %+v", st.Generation(1), st.Measured)
 	}

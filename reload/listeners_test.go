@@ -32,6 +32,7 @@ func specs(t *testing.T, texts ...string) []handoff.Spec {
 
 // Each of very many listeners is the generation's own, and has its place.
 func TestManyListeners(t *testing.T) {
+	t.Parallel()
 	const many = 1100
 	texts := make([]string, many)
 	for i := range texts {

@@ -120,9 +120,7 @@ func (d *testDaemon) do(habit, value string) (int, bool) {
 		d.slow, _ = time.ParseDuration(value)
 		time.Sleep(d.slow) // what a slow start is
 	case "until": // a file exists
-		for _, err := os.Stat(value); err != nil; _, err = os.Stat(value) {
-			time.Sleep(5 * time.Millisecond)
-		}
+		waitFor(value)
 	case "count":
 		d.count = value
 	case "sigstop":
@@ -180,6 +178,12 @@ func (d *testDaemon) do(habit, value string) (int, bool) {
 		os.WriteFile(value, []byte(strings.Join(os.Environ(), "\n")), 0o600)
 	}
 	return 0, false
+}
+
+func waitFor(file string) {
+	for _, err := os.Stat(file); err != nil; _, err = os.Stat(file) {
+		time.Sleep(5 * time.Millisecond)
+	}
 }
 
 // note adds a line to a file.
@@ -253,11 +257,15 @@ func (d *testDaemon) serve() int {
 }
 
 // reply says which generation it is. /slow takes its time, /stream never ends, /die
-// and /leave end the process, /shutdown ends the listener, /env/NAME is a variable.
+// and /leave end the process, /shutdown ends the listener, /env/NAME is a variable,
+// /wait/FILE waits for one.
 func reply(w http.ResponseWriter, r *http.Request) {
 	if name, ok := strings.CutPrefix(r.URL.Path, "/env/"); ok {
 		fmt.Fprintln(w, os.Getenv(name))
 		return
+	}
+	if file, ok := strings.CutPrefix(r.URL.Path, "/wait"); ok {
+		waitFor(file)
 	}
 	switch r.URL.Path {
 	case "/slow":

@@ -12,6 +12,7 @@ import (
 // READY=1 may be read before the start of the process that said it is known: it was
 // lost then, and the candidate was given up for not having said it.
 func TestReadyThatComesBeforeTheStart(t *testing.T) {
+	t.Parallel()
 	proc, err := spawn.Start(t.Context(), spawn.Options{
 		Order: spawn.Order{Argv: []string{"sleep", "60"}, Env: os.Environ()}, Shim: []string{"/proc/self/exe", "__shim"},
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,

@@ -113,8 +113,28 @@ func (f *fixture) generation() string {
 	return number
 }
 
-// until waits for something that the service is on its way to.
+// until waits for something that the service is on its way to. Connections are not
+// counted: that is a look through all of the system's, each time.
 func (f *fixture) until(what string, is func(Status) bool) Status {
+	f.t.Helper()
+	return f.untilIn(f.glance, what, is)
+}
+
+// untilCounted is until with connections.
+func (f *fixture) untilCounted(what string, is func(Status) bool) Status {
+	f.t.Helper()
+	return f.untilIn(f.Status, what, is)
+}
+
+func (f *fixture) glance(ctx context.Context) (status Status, err error) {
+	err = f.ask(ctx, func() {
+		status.Service = f.st.Clone()
+		status.Measured, status.Queues = f.measureQueues()
+	})
+	return status, err
+}
+
+func (f *fixture) untilIn(status func(context.Context) (Status, error), what string, is func(Status) bool) Status {
 	f.t.Helper()
 	ctx, cancel := context.WithTimeout(f.t.Context(), 20*time.Second)
 	defer cancel()
@@ -123,7 +143,7 @@ func (f *fixture) until(what string, is func(Status) bool) Status {
 		f.t.Fatal(err)
 	}
 	for {
-		st, err := f.Status(ctx)
+		st, err := status(ctx)
 		if err != nil {
 			f.t.Fatalf("waiting for %s: %v", what, err)
 		}
@@ -132,7 +152,7 @@ func (f *fixture) until(what string, is func(Status) bool) Status {
 		}
 		select {
 		case <-events:
-		case <-time.After(20 * time.Millisecond): // queues change without an event
+		case <-time.After(10 * time.Millisecond): // queues change without an event
 		case <-ctx.Done():
 			f.t.Fatalf("%s did not come: %+v", what, st.Generations)
 		}
@@ -163,6 +183,7 @@ func (f *fixture) mustReload() Result {
 }
 
 func TestReloadReplacesTheGeneration(t *testing.T) {
+	t.Parallel()
 	for _, kind := range [][]string{nil, {"notify"}, {"notify", "shutdown"}, {"nonblock"}} {
 		t.Run(strings.Join(kind, " "), func(t *testing.T) {
 			f := start(t, config(t, kind...))
@@ -190,6 +211,7 @@ func TestReloadReplacesTheGeneration(t *testing.T) {
 }
 
 func TestSharedListenersReload(t *testing.T) {
+	t.Parallel()
 	cfg := config(t)
 	cfg.Shared = true
 	f := start(t, cfg)
@@ -205,6 +227,7 @@ func TestSharedListenersReload(t *testing.T) {
 }
 
 func TestFailedCandidateLeavesTheOld(t *testing.T) {
+	t.Parallel()
 	flag := filepath.Join(t.TempDir(), "broken")
 	for _, c := range []struct {
 		name, habit, want, line string
@@ -234,6 +257,7 @@ func TestFailedCandidateLeavesTheOld(t *testing.T) {
 }
 
 func TestFirstGenerationFails(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		habits []string
 		code   int
@@ -257,6 +281,7 @@ func TestFirstGenerationFails(t *testing.T) {
 }
 
 func TestCandidateThatHangs(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []ready.Mode{ready.Auto, ready.Notify, ready.Accept} {
 		t.Run(string(mode), func(t *testing.T) {
 			cfg := config(t, "hang")
@@ -271,6 +296,7 @@ func TestCandidateThatHangs(t *testing.T) {
 }
 
 func TestClosedListenerIsNotReady(t *testing.T) {
+	t.Parallel()
 	f := start(t, config(t, "notify", "close3"))
 	<-f.done
 	if f.err == nil || !strings.Contains(f.err.Error(), "closed its listener") {
@@ -279,6 +305,7 @@ func TestClosedListenerIsNotReady(t *testing.T) {
 }
 
 func TestIgnoresSIGTERM(t *testing.T) {
+	t.Parallel()
 	cfg := config(t, "deaf", "child")
 	cfg.StopTimeout, cfg.DrainTimeout = 200*time.Millisecond, 200*time.Millisecond
 	f := start(t, cfg)
@@ -294,6 +321,7 @@ func TestIgnoresSIGTERM(t *testing.T) {
 }
 
 func TestCrashGivesTheListenerOn(t *testing.T) {
+	t.Parallel()
 	f := start(t, config(t))
 	f.until("generation 1", live(1))
 	f.get("/die")
@@ -308,6 +336,7 @@ func TestCrashGivesTheListenerOn(t *testing.T) {
 }
 
 func TestEndsWithTheDaemonsCode(t *testing.T) {
+	t.Parallel()
 	cfg := config(t)
 	cfg.Restart = RestartNo
 	f := start(t, cfg)
@@ -320,6 +349,7 @@ func TestEndsWithTheDaemonsCode(t *testing.T) {
 }
 
 func TestStopHoldsClientsForStart(t *testing.T) {
+	t.Parallel()
 	f := start(t, config(t))
 	f.until("generation 1", live(1))
 	if err := f.Stop(t.Context()); err != nil {
@@ -337,6 +367,7 @@ func TestStopHoldsClientsForStart(t *testing.T) {
 }
 
 func TestHoldTimeoutRefuses(t *testing.T) {
+	t.Parallel()
 	cfg := config(t)
 	cfg.HoldTimeout = 50 * time.Millisecond
 	f := start(t, cfg)
@@ -357,6 +388,7 @@ func TestHoldTimeoutRefuses(t *testing.T) {
 }
 
 func TestShutdownEndsWithZero(t *testing.T) {
+	t.Parallel()
 	f := start(t, config(t))
 	f.until("generation 1", live(1))
 	if err := f.Shutdown(t.Context()); err != nil {
@@ -371,17 +403,19 @@ func TestShutdownEndsWithZero(t *testing.T) {
 // While a service ends, what it has is finished and new clients are refused at
 // once: a load balancer looks elsewhere then.
 func TestShutdownFinishesAndRefuses(t *testing.T) {
+	t.Parallel()
 	f := start(t, config(t))
 	f.until("generation 1", live(1))
-	slow := make(chan string)
-	go func() { slow <- f.get("/slow") }()
-	f.until("a request in flight", func(s Status) bool { return s.MeasuredOf(*s.Generation(1)).Connections == 1 })
+	slow, file := make(chan string), filepath.Join(t.TempDir(), "go")
+	go func() { slow <- f.get("/wait" + file) }()
+	f.untilCounted("a request in flight", func(s Status) bool { return s.MeasuredOf(*s.Generation(1)).Connections == 1 })
 	ended := make(chan error, 1)
 	go func() { ended <- f.Shutdown(t.Context()) }()
 	f.until("the end to begin", phase(1, state.Draining))
 	if _, err := net.Dial("tcp", f.Addrs()[0].Addr); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("a new client got %v", err)
 	}
+	os.WriteFile(file, nil, 0o600)
 	if got := <-slow; !strings.HasPrefix(got, "1 ") {
 		t.Errorf("the request in flight was answered by %q", got)
 	}
@@ -391,6 +425,7 @@ func TestShutdownFinishesAndRefuses(t *testing.T) {
 }
 
 func TestDaemonShutsItsListenerDown(t *testing.T) {
+	t.Parallel()
 	f := start(t, config(t))
 	pid := f.until("generation 1", live(1)).Live().PID
 	f.get("/shutdown")
@@ -410,6 +445,7 @@ func TestDaemonShutsItsListenerDown(t *testing.T) {
 }
 
 func TestBurstOfReloadsConverges(t *testing.T) {
+	t.Parallel()
 	f := start(t, config(t, "start=300ms"))
 	f.until("generation 1", live(1))
 	var wg sync.WaitGroup
@@ -438,6 +474,7 @@ func TestBurstOfReloadsConverges(t *testing.T) {
 
 // What a daemon gets is exactly what was promised.
 func TestDaemonsDescriptorsAndEnvironment(t *testing.T) {
+	t.Parallel()
 	file := filepath.Join(t.TempDir(), "env")
 	cfg := config(t, "env="+file)
 	second, err := handoff.ParseSpec("admin=127.0.0.1:0")
@@ -466,6 +503,7 @@ func TestDaemonsDescriptorsAndEnvironment(t *testing.T) {
 }
 
 func TestExecSeesOnlyWhatWasPromised(t *testing.T) {
+	t.Parallel()
 	cfg := config(t)
 	cfg.Command = []string{"/bin/sh", "-c", "ls -l /proc/$$/fd; exit 5"}
 	f := start(t, cfg)
@@ -483,6 +521,7 @@ func TestExecSeesOnlyWhatWasPromised(t *testing.T) {
 
 // All that would have to survive the holder is data.
 func TestStateIsData(t *testing.T) {
+	t.Parallel()
 	f := start(t, config(t, "notify"))
 	f.until("generation 1", live(1))
 	f.mustReload()
@@ -506,6 +545,7 @@ func TestStateIsData(t *testing.T) {
 // A daemon sets its own backlog with listen(2); once it has crashed it is the next
 // one's clients that wait, and as many as the holder promised may.
 func TestCrashRestoresTheListener(t *testing.T) {
+	t.Parallel()
 	cfg := config(t, "backlog=7", "nonblock")
 	cfg.HoldTimeout = -1
 	f := start(t, cfg)
