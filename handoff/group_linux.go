@@ -270,7 +270,7 @@ func (g *group) close(l *Listener) error {
 			return err
 		}
 	}
-	g.left = drop(g.left, l)
+	g.left, g.refusing = drop(g.left, l), drop(g.refusing, l)
 	g.kernel.shutdown(l.fd) // one that a stray process still has open, too
 	g.ep.plan = g.ep.plan.without(l)
 	if err := l.closeFD(); err != nil {
