@@ -32,13 +32,7 @@ func (s *Service) crashed(g *generation) {
 	exit := g.proc.Exit()
 	r := s.record(g)
 	r.Phase, r.Failure = state.Draining, "ended by itself: "+exit.String()
-	for i, l := range g.listeners {
-		s.setReserve(i, l)
-		g.listeners[i] = nil
-		if err := l.Restore(); err != nil { // its backlog is how many clients may wait now
-			s.report("listener.restore-failed", g.number, err)
-		}
-	}
+	s.handOver(g)
 	s.emit(event{kind: "generation.crashed", level: levelError, generation: g.number,
 		text:   fmt.Sprintf("%s: generation %d ended by itself: %s; clients wait for its replacement", s.cfg.Name, g.number, exit),
 		fields: map[string]any{"exit": exit.String(), "lines": g.output.Lines()}})

@@ -195,6 +195,9 @@ func (s *Service) onExit(g *generation) {
 	case state.Live:
 		s.crashed(g)
 	}
+	if r.Phase == state.Failed {
+		s.handOver(g)
+	}
 }
 
 // killAfter ends what is left of a generation when d has passed.

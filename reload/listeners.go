@@ -71,6 +71,21 @@ func (s *Service) holdAll() error {
 	return nil
 }
 
+// handOver makes g's listeners that the traffic goes to the reserve as soon as its
+// daemon has ended, so that the next generation begins with those who wait in them.
+func (s *Service) handOver(g *generation) {
+	for i, l := range g.listeners {
+		if l == nil || !slices.Contains(s.eps[i].Plan().Live, l) {
+			continue
+		}
+		s.setReserve(i, l)
+		g.listeners[i] = nil
+		if err := l.Restore(); err != nil { // its backlog is how many clients may wait now
+			s.report("listener.restore-failed", g.number, err)
+		}
+	}
+}
+
 // returnListeners closes what g has. A listener that still gets the traffic, since
 // no other generation is there, becomes the reserve instead.
 func (s *Service) returnListeners(g *generation) {
