@@ -117,6 +117,7 @@ func TestRelayThatFails(t *testing.T) {
 		return errors.New("no worker")
 	}
 	f := start(t, cfg)
+	f.expected = []string{"queue.relay-failed"}
 	pid := f.until("generation 1", live(1)).Live().PID
 	write(t, dir+"/habits", "until="+dir+"/go")
 	answer := make(chan error, 1)
@@ -202,8 +203,8 @@ func TestFirstGenerationIsTriedAgain(t *testing.T) {
 	go func() { waiting <- f.generation() }() // whoever comes meanwhile waits
 	os.Remove(flag)
 	st := f.until("one to be live", func(s Status) bool { return s.Live() != nil })
-	if got := <-waiting; got != fmt.Sprint(st.Live().Number) {
-		t.Errorf("answered by %q", got)
+	if got := <-waiting; got != fmt.Sprint(st.Live().Number) || st.Relayed != 0 {
+		t.Errorf("answered by %q, %d relayed", got, st.Relayed)
 	}
 }
 

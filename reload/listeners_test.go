@@ -71,13 +71,37 @@ func TestManyListeners(t *testing.T) {
 	}
 }
 
+// Whoever listens beside us, as the kernel lets the same user, may take clients and
+// is reported.
+func TestForeignListenerIsReported(t *testing.T) {
+	t.Parallel()
+	f := start(t, config(t))
+	f.expected = []string{"listener.foreign"}
+	f.until("generation 1", live(1))
+	lc := net.ListenConfig{Control: reusePort}
+	lc.SetMultipathTCP(false)
+	ln, err := lc.Listen(t.Context(), "tcp", strings.Replace(f.Addrs()[0].Addr, "127.0.0.1", "0.0.0.0", 1)) // a group of its own
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	f.mustReload()
+	f.until("the report", f.happened("listener.foreign"))
+	for line := range strings.Lines(f.log.String()) {
+		if kindOf(line) == "listener.foreign" && !strings.Contains(line, fmt.Sprintf("pid %d (", os.Getpid())) {
+			t.Errorf("the report is %s", line)
+		}
+	}
+}
+
+func reusePort(_, _ string, c syscall.RawConn) error {
+	return c.Control(func(fd uintptr) { unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) })
+}
+
 // An address that is taken is an error that names who has it, before anything runs.
 func TestPortTaken(t *testing.T) {
 	t.Parallel()
-	shared := func(_, _ string, c syscall.RawConn) error {
-		return c.Control(func(fd uintptr) { unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) })
-	}
-	for name, lc := range map[string]net.ListenConfig{"plainly": {}, "with SO_REUSEPORT": {Control: shared}} {
+	for name, lc := range map[string]net.ListenConfig{"plainly": {}, "with SO_REUSEPORT": {Control: reusePort}} {
 		lc.SetMultipathTCP(false)
 		ln, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
 		if err != nil {

@@ -135,12 +135,15 @@ func (d *testDaemon) do(habit, value string) (int, bool) {
 	case "stray": // in a session of its own, with the listener
 		cmd := exec.Command(os.Args[0], "daemon", "astray="+value)
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-		cmd.ExtraFiles = []*os.File{os.NewFile(3, "listener")}
+		fd, err := unix.FcntlInt(3, unix.F_DUPFD_CLOEXEC, 4)
+		if err != nil {
+			return 9, true
+		}
+		cmd.ExtraFiles = []*os.File{os.NewFile(uintptr(fd), "listener")}
 		if err := cmd.Start(); err != nil {
 			return 9, true
 		}
 		note(value, fmt.Sprint(cmd.Process.Pid))
-		runtime.KeepAlive(cmd)
 	case "astray":
 		signal.Ignore(syscall.SIGTERM)
 		code := d.serveHTTP()
@@ -198,7 +201,9 @@ func note(file, line string) {
 
 // serveHTTP until the listener is shut down.
 func (d *testDaemon) serveHTTP() int {
-	ln, err := net.FileListener(os.NewFile(3, "listener"))
+	file := os.NewFile(3, "listener")
+	defer runtime.KeepAlive(file)
+	ln, err := net.FileListener(file)
 	if err != nil {
 		return 4
 	}
@@ -220,7 +225,9 @@ func (d *testDaemon) ready() {
 }
 
 func (d *testDaemon) serve() int {
-	ln, err := net.FileListener(os.NewFile(3, "listener"))
+	file := os.NewFile(3, "listener")
+	defer runtime.KeepAlive(file) // a habit may want number 3
+	ln, err := net.FileListener(file)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "no listener:", err)
 		return 4

@@ -69,6 +69,7 @@ func TestPIDFileThatCannotBeWritten(t *testing.T) {
 	cfg := config(t)
 	cfg.PIDFile = filepath.Join(t.TempDir(), "absent", "web.pid")
 	f := start(t, cfg)
+	f.expected = []string{"pid-file.failed"}
 	f.until("the report", f.happened("pid-file.failed"))
 	if got := f.generation(); got != "1" {
 		t.Errorf("answered by %q", got)

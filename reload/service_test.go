@@ -37,6 +37,8 @@ type fixture struct {
 	done chan struct{}
 	out  *lockedBuffer
 	log  *lockedBuffer
+	// expected reports, beside those that every test may have
+	expected []string
 }
 
 type lockedBuffer struct {
@@ -87,10 +89,28 @@ func start(t *testing.T, cfg Config) *fixture {
 	return f
 }
 
+// expected are reports of what a daemon did; all others are of what should not be,
+// unless a test says so.
+var expected = []string{"generation.failed"}
+
+func kindOf(line string) string {
+	var e struct {
+		Event string `json:"event"`
+	}
+	json.Unmarshal([]byte(line), &e)
+	return e.Event
+}
+
 func (f *fixture) end() {
 	f.Interrupt()
 	f.Interrupt()
 	<-f.done
+	for line := range strings.Lines(f.log.String()) {
+		kind := kindOf(line)
+		if (strings.HasSuffix(kind, "failed") || kind == "listener.foreign") && !slices.Contains(expected, kind) && !slices.Contains(f.expected, kind) {
+			f.t.Errorf("it reported: %s", line)
+		}
+	}
 	if f.t.Failed() {
 		f.t.Logf("log:\n%s\noutput:\n%s", f.log, f.out)
 	}

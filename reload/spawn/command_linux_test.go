@@ -119,7 +119,7 @@ func TestCancelledStart(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	began := time.AfterFunc(20*time.Millisecond, func() { cancel(syscall.EINTR) })
 	defer began.Stop()
-	if _, err := Start(ctx, o); !errors.Is(err, syscall.EINTR) || !strings.Contains(err.Error(), "can't start sleep") {
+	if _, err := Start(ctx, o); !errors.Is(err, syscall.EINTR) || !strings.Contains(err.Error(), " sleep: ") {
 		t.Errorf("%v", err)
 	}
 	cancel(nil)
