@@ -319,13 +319,12 @@ func (s *Service) lookForForeign(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, relayTimeout)
 	defer cancel()
 	for _, e := range s.eps {
-		addr := e.Addr()
-		var known []uint64
-		if s.ask(ctx, func() { known = s.knownInodes() }) != nil {
-			return
+		foreign := s.foreignAt(ctx, e.Addr())
+		if len(foreign) > 0 {
+			// The next generation may have got its listener between two looks.
+			foreign = s.foreignAt(ctx, e.Addr())
 		}
-		foreign, err := handoff.Foreign(ctx, addr, known)
-		if err != nil || len(foreign) == 0 {
+		if len(foreign) == 0 {
 			continue
 		}
 		s.post(func() {
@@ -333,6 +332,18 @@ func (s *Service) lookForForeign(ctx context.Context) {
 				text: fmt.Sprintf("%s: pid %d (%s) listens at %s too and may take connections", s.cfg.Name, foreign[0].PID, foreign[0].Name, foreign[0].Addr)})
 		})
 	}
+}
+
+func (s *Service) foreignAt(ctx context.Context, at netip.AddrPort) []*handoff.InUseError {
+	var known []uint64
+	if s.ask(ctx, func() { known = s.knownInodes() }) != nil {
+		return nil
+	}
+	foreign, err := handoff.Foreign(ctx, at, known)
+	if err != nil {
+		return nil
+	}
+	return foreign
 }
 
 func (s *Service) knownInodes() []uint64 {
