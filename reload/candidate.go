@@ -58,8 +58,13 @@ func (s *Service) observe(g *generation) {
 var errTooLate = errors.New("its time is over")
 
 func (s *Service) observed(g *generation, err error) {
+	if s.record(g).Phase != state.Starting {
+		return
+	}
+	down := downAt(g.listeners)
 	switch {
-	case s.record(g).Phase != state.Starting:
+	case down >= 0:
+		s.fail(g, CodeNotReady, fmt.Sprintf("shut its listener at %s down", s.eps[down].Addr()))
 	case err == nil:
 		s.goLive(g)
 	case errors.Is(err, ready.ErrRefused):

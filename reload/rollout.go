@@ -119,10 +119,6 @@ func (s *Service) begin(r *rollout) {
 // goLive is the switch.
 func (s *Service) goLive(g *generation) {
 	old := s.st.Live()
-	if i := downAt(g.listeners); i >= 0 {
-		s.fail(g, CodeNotReady, fmt.Sprintf("shut its listener at %s down", s.eps[i].Addr()))
-		return
-	}
 	if err := s.steerTo(g); err != nil {
 		s.fail(g, CodeFailed, "could not be switched to: "+err.Error())
 		return
