@@ -160,7 +160,8 @@ func (ep *Endpoint) Loosen(l *Listener) error {
 }
 
 // Refresh finds the listeners that no longer listen because a daemon shut them
-// down. They are to be given to [Endpoint.Relisten] or [Endpoint.Close].
+// down. They are to be given to [Endpoint.Relisten] or [Endpoint.Close], and are
+// found again until then.
 func (ep *Endpoint) Refresh() ([]*Listener, error) { return ep.steering.refresh() }
 
 // Relisten makes a listener that was shut down by its daemon listen again.

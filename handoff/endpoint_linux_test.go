@@ -260,6 +260,36 @@ func TestCloseRefusesWhatIsSteeredTo(t *testing.T) {
 	}
 }
 
+// A listener that a daemon shut down is found, although opening and closing others
+// has met it before.
+func TestShutDownListenerIsFoundUntilMended(t *testing.T) {
+	ep := openEndpoint(t, spec(t, "127.0.0.1:0"))
+	l, other := mustOpen(t, ep), mustOpen(t, ep)
+	shutdown(l.fd)
+	third := mustOpen(t, ep)
+	if err := ep.Close(third); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if left, err := ep.Refresh(); err != nil || !slices.Equal(left, []*Listener{l}) {
+			t.Fatalf("refresh: %v, %v", left, err)
+		}
+	}
+	if err := ep.Relisten(l); err != nil {
+		t.Fatal(err)
+	}
+	shutdown(other.fd)
+	if left, err := ep.Refresh(); err != nil || !slices.Equal(left, []*Listener{other}) {
+		t.Fatalf("refresh: %v, %v", left, err)
+	}
+	if err := ep.Close(other); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := ep.Refresh(); err != nil || len(left) > 0 {
+		t.Fatalf("refresh: %v, %v", left, err)
+	}
+}
+
 // One socket for all: what a daemon does to it is mended for all.
 func TestSharedListener(t *testing.T) {
 	ep, err := Open(t.Context(), spec(t, "127.0.0.1:0"), OpenOptions{Shared: true})

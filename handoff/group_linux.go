@@ -2,6 +2,7 @@ package handoff
 
 import (
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -13,7 +14,7 @@ type group struct {
 	kernel   kernel
 	array    array
 	refusing []*Listener // bound but shut down, see refuse
-	left     []*Listener // have left by themselves, and nobody has been told yet
+	left     []*Listener // have left by themselves and are neither mended nor closed yet
 	departed int         // how many have left by themselves ever
 	changed  bool        // we let somebody join or leave since the last look
 }
@@ -32,7 +33,7 @@ func newSteering(ep *Endpoint) steering {
 func (g *group) kind() string { return "cbpf" }
 
 func (g *group) members() []*Listener {
-	return append(g.array[:len(g.array):len(g.array)], g.refusing...)
+	return slices.Concat(g.array, g.refusing, g.left)
 }
 
 // open joins a listener, with as many pads as the loose members make necessary. One
@@ -175,12 +176,11 @@ func (g *group) hide(l *Listener) {
 	l.hidden = g.kernel.hide(l.fd) == nil || l.hidden
 }
 
-// refresh tells of each member that has left by itself once.
+// refresh tells of members that have left by themselves until they listen again or
+// are closed: who opens or closes another looks too, and does not mend them.
 func (g *group) refresh() ([]*Listener, error) {
 	err := g.look()
-	left := g.left
-	g.left = nil
-	return left, err
+	return slices.Clone(g.left), err
 }
 
 // look finds the members that have left by themselves since the last look. If they

@@ -13,8 +13,10 @@ import (
 )
 
 // openListeners gives g a listener at each endpoint: the reserve, with whoever
-// waits in it, or a new one, which gets no traffic yet.
+// waits in it, or a new one, which gets no traffic yet. The guard may not have been
+// heard yet, and a first listener at an endpoint would get all of its traffic.
 func (s *Service) openListeners(g *generation) error {
+	s.mendAll()
 	for i, e := range s.eps {
 		if e.reserve == nil {
 			l, err := e.Open()
@@ -227,26 +229,23 @@ func (s *Service) addrs() []netip.AddrPort {
 // watchListeners hears of listeners that a daemon has shut down.
 func (s *Service) watchListeners() {
 	for {
-		inodes, err := s.guard.Wait(s.ctx)
-		if err != nil || !s.post(func() { s.shutDown(inodes) }) {
+		if _, err := s.guard.Wait(s.ctx); err != nil || !s.post(s.mendAll) {
 			return
 		}
 	}
 }
 
-// shutDown mends what a daemon did to its listener. One that was told to stop may;
+// mendAll mends what daemons did to their listeners. One that was told to stop may;
 // a candidate has failed with it; otherwise we listen again, so that clients wait
 // for whatever comes next instead of being refused.
-func (s *Service) shutDown(inodes []uint64) {
+func (s *Service) mendAll() {
 	for i, e := range s.eps {
 		left, err := e.Refresh()
 		if err != nil {
 			s.report("listener.refresh-failed", 0, err)
 		}
 		for _, l := range left {
-			if slices.Contains(inodes, l.Inode()) {
-				s.mend(i, l)
-			}
+			s.mend(i, l)
 		}
 	}
 }
