@@ -183,15 +183,20 @@ func (s *Service) giveUpCandidate(why string) {
 	}
 }
 
+// answerStopped: nothing runs any more.
 func (s *Service) answerStopped() {
 	if s.st.Goal == state.Run {
 		return
 	}
-	for _, w := range s.stopped {
-		w <- nil
-	}
-	if len(s.stopped) > 0 {
+	if len(s.stopped) > 0 && s.st.Goal == state.Stop {
 		s.emit(event{kind: "service.stopped", text: s.cfg.Name + ": stopped; its sockets stay open"})
+	}
+	s.answerStops(nil)
+}
+
+func (s *Service) answerStops(err error) {
+	for _, w := range s.stopped {
+		w <- err
 	}
 	s.stopped = nil
 }

@@ -57,6 +57,7 @@ func (s *Service) requestStart(reply chan<- answer) {
 		s.current.waiters = append(s.current.waiters, reply)
 	default:
 		s.st.Goal = state.Run
+		s.answerStops(s.refusal(CodeFailed, "was started again before it had stopped"))
 		s.join(ReloadOptions{Reason: "start"}, reply)
 	}
 }
