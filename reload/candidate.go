@@ -127,6 +127,7 @@ func (s *Service) failed(g *generation, f *Failure) {
 	}
 	wasFirst := !s.everLive
 	s.conclude(answer{failure: f})
+	s.holdOn()
 	if s.st.Live() != nil || s.st.Goal != state.Run || s.current != nil {
 		return
 	}

@@ -59,6 +59,7 @@ func (s *Service) settled(g *generation, left handoff.Settled) {
 		fields: map[string]any{"took_ms": left.Took.Milliseconds(), "half_open": left.HalfOpen, "queued": left.Queued, "unanswered": left.Unanswered}})
 	s.stopGeneration(g)
 	s.retire(g)
+	s.holdOn()
 }
 
 // stopGeneration sends the stop signal, once in a generation's life.

@@ -100,9 +100,13 @@ func (s *Service) holdOn() {
 	s.refuseAll()
 }
 
-// refuseAll needs every endpoint's reserve: a generation that is starting has it,
-// and is given its chance. Should it fail, this is looked at again.
+// refuseAll needs every endpoint's reserve, and shuts down every listener that is
+// not loose. So a generation that is starting is given its chance, and one that is
+// settling its time; then this is looked at again.
 func (s *Service) refuseAll() {
+	if s.current != nil || s.settling() {
+		return
+	}
 	for _, e := range s.eps {
 		if e.reserve == nil {
 			return
@@ -119,6 +123,15 @@ func (s *Service) refuseAll() {
 	s.st.Refusing = true
 	s.emit(event{kind: "hold.refusing", level: levelWarn,
 		text: fmt.Sprintf("%s: no live generation for %s; connections are refused until there is one", s.cfg.Name, s.cfg.HoldTimeout)})
+}
+
+func (s *Service) settling() bool {
+	for _, g := range s.runs {
+		if g.unsettled {
+			return true
+		}
+	}
+	return false
 }
 
 // Stop drains and stops the daemon. Its sockets stay: clients wait in them for a

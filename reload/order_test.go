@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -53,5 +54,53 @@ func TestStartDuringAStop(t *testing.T) {
 		}
 	case <-time.After(5 * time.Second):
 		t.Error("the stop was not answered")
+	}
+}
+
+// A candidate that starts slowly keeps its listener although live has crashed and
+// the hold timeout is over.
+func TestHoldTimeoutLeavesACandidateAlone(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	cfg := config(t, "habits="+dir+"/habits")
+	cfg.HoldTimeout = 100 * time.Millisecond
+	f := start(t, cfg)
+	pid := f.until("generation 1", live(1)).Live().PID
+	write(t, dir+"/habits", "until="+dir+"/go")
+	answer := make(chan error, 1)
+	go func() { _, err := f.reload(); answer <- err }()
+	f.until("generation 2 to run", func(s Status) bool { return phase(2, state.Starting)(s) && s.Generation(2).PID != 0 })
+	syscall.Kill(pid, syscall.SIGKILL)
+	st := f.until("the crash", f.happened("generation.crashed"))
+	f.until("the hold timeout", func(s Status) bool { return time.Since(st.Generation(1).Ended) > 300*time.Millisecond })
+	write(t, dir+"/go", "")
+	if err := <-answer; err != nil {
+		t.Fatal(err)
+	}
+	if got := f.generation(); got != "2" {
+		t.Errorf("answered by %q", got)
+	}
+}
+
+// What is in flight when the service is stopped is finished, however short the hold
+// timeout is.
+func TestHoldTimeoutWaitsForSettling(t *testing.T) {
+	t.Parallel()
+	cfg := config(t)
+	cfg.HoldTimeout = 20 * time.Millisecond
+	f := start(t, cfg)
+	f.until("generation 1", live(1))
+	slow := make(chan string)
+	go func() { slow <- f.get("/slow") }()
+	f.until("a request in flight", func(s Status) bool { return s.MeasuredOf(*s.Generation(1)).Connections == 1 })
+	if err := f.Stop(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if got := <-slow; !strings.HasPrefix(got, "1 ") {
+		t.Errorf("the request in flight was answered by %q", got)
+	}
+	f.until("refusal", func(s Status) bool { return s.Refusing })
+	if strings.Contains(f.out.String(), "invalid argument") {
+		t.Error("its listener was shut down before it was told to stop")
 	}
 }
