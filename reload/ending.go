@@ -89,7 +89,7 @@ func (s *Service) nobodyLive() {
 // holdOn refuses connections when nobody has been live for the hold timeout, and
 // sees to it that this is looked at in time.
 func (s *Service) holdOn() {
-	if s.st.Live() != nil || s.st.Goal == state.End || s.cfg.HoldTimeout < 0 || s.st.Refusing || s.lastLive.IsZero() {
+	if s.st.Live() != nil || s.st.Goal == state.End || s.cfg.HoldTimeout < 0 || s.st.Refusing {
 		return
 	}
 	s.stopTimer(&s.hold)

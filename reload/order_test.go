@@ -104,3 +104,12 @@ func TestHoldTimeoutWaitsForSettling(t *testing.T) {
 		t.Error("its listener was shut down before it was told to stop")
 	}
 }
+
+// Without a live generation from the start, nobody is kept waiting for ever either.
+func TestHoldTimeoutOfTheFirstStart(t *testing.T) {
+	t.Parallel()
+	cfg := config(t, "exit=3")
+	cfg.Restart, cfg.HoldTimeout = RestartAlways, 300*time.Millisecond
+	f := start(t, cfg)
+	f.until("refusal", func(s Status) bool { return s.Refusing })
+}

@@ -37,7 +37,7 @@ type Service struct {
 	restart    *time.Timer
 	hold       *time.Timer
 	stopped    []chan error
-	lastLive   time.Time // when the last live generation ended, while there is none
+	lastLive   time.Time // when the last live generation ended, or Run began, while there is none
 	hurried    bool      // told to end at once
 	everLive   bool
 	pidWritten int
@@ -170,6 +170,7 @@ func (s *Service) Run(ctx context.Context) (int, error) {
 	stop := context.AfterFunc(ctx, s.abandon)
 	defer stop()
 	s.wg.Go(s.watchListeners)
+	s.nobodyLive()
 	s.begin(&rollout{reason: "start"})
 	for !s.finished() {
 		(<-s.inbox)()
