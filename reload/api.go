@@ -89,6 +89,7 @@ type Event struct {
 type ReloadOptions struct {
 	// Reason is shown in status and events: "SIGHUP", "reload by uid 0".
 	Reason string
-	// IfGeneration, if not 0, refuses the reload unless that one is live.
+	// IfGeneration, if not 0, refuses the reload unless that one is live when its
+	// turn comes.
 	IfGeneration int
 }

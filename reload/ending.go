@@ -216,7 +216,7 @@ func (s *Service) answerStops(err error) {
 
 func (s *Service) answerAll(r *rollout, err error) {
 	for _, w := range r.waiters {
-		w <- answer{failure: err}
+		w.reply <- answer{failure: err}
 	}
 	r.waiters = nil
 }

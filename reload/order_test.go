@@ -113,3 +113,28 @@ func TestHoldTimeoutOfTheFirstStart(t *testing.T) {
 	f := start(t, cfg)
 	f.until("refusal", func(s Status) bool { return s.Refusing })
 }
+
+// Of two who ask for the same live generation to be replaced, one was faster.
+func TestReloadIfGenerationIsForOne(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	f := start(t, config(t, "habits="+dir+"/habits"))
+	f.until("generation 1", live(1))
+	write(t, dir+"/habits", "until="+dir+"/go")
+	first, second := make(chan answer, 1), make(chan answer, 1)
+	f.ask(t.Context(), func() {
+		f.request(ReloadOptions{IfGeneration: 1}, first)
+		f.request(ReloadOptions{IfGeneration: 1}, second)
+	})
+	write(t, dir+"/go", "")
+	if a := <-first; a.failure != nil {
+		t.Error(a.failure)
+	}
+	var failure *Failure
+	if a := <-second; !errors.As(a.failure, &failure) || failure.Code != CodeRefused {
+		t.Errorf("the second: %+v", a)
+	}
+	if st, err := f.Status(t.Context()); err != nil || st.Next != 3 {
+		t.Errorf("the next generation is %d, %v", st.Next, err)
+	}
+}

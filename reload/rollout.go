@@ -3,6 +3,7 @@ package reload
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/gapless-dev/gapless/reload/state"
@@ -13,9 +14,16 @@ type rollout struct {
 	reason  string
 	began   time.Time
 	gen     *generation
-	waiters []chan<- answer
+	waiters []waiter
 	// superseded is how many connections live had when the candidate started.
 	superseded chan int
+}
+
+// waiter is somebody who asked for a rollout.
+type waiter struct {
+	reply chan<- answer // has room for one
+	// ifGeneration, if not 0, must be live when the rollout begins.
+	ifGeneration int
 }
 
 // answer to a request for a new generation: one of the two.
@@ -54,7 +62,7 @@ func (s *Service) requestStart(reply chan<- answer) {
 	case s.st.Live() != nil:
 		reply <- answer{failure: s.refusal(CodeFailed, "is running already")}
 	case s.current != nil && s.st.Goal == state.Run:
-		s.current.waiters = append(s.current.waiters, reply)
+		s.current.waiters = append(s.current.waiters, waiter{reply: reply})
 	default:
 		s.st.Goal = state.Run
 		s.answerStops(s.refusal(CodeFailed, "was started again before it had stopped"))
@@ -72,17 +80,26 @@ func (s *Service) await(ctx context.Context, reply <-chan answer) (Result, error
 }
 
 func (s *Service) request(o ReloadOptions, reply chan<- answer) {
-	live := s.st.Live()
 	switch {
 	case s.st.Goal == state.End:
 		reply <- answer{failure: s.refusal(CodeNotRunning, "is ending")}
 	case s.st.Goal == state.Stop:
 		reply <- answer{failure: s.refusal(CodeNotRunning, "is stopped; start it")}
-	case o.IfGeneration != 0 && (live == nil || live.Number != o.IfGeneration):
-		reply <- answer{failure: s.refusal(CodeRefused, fmt.Sprintf("has another live generation than %d", o.IfGeneration))}
+	case s.overtaken(o.IfGeneration):
+		reply <- s.tooLateFor(o.IfGeneration)
 	default:
 		s.join(o, reply)
 	}
+}
+
+// overtaken: the generation that was to be replaced is not live.
+func (s *Service) overtaken(number int) bool {
+	live := s.st.Live()
+	return number != 0 && (live == nil || live.Number != number)
+}
+
+func (s *Service) tooLateFor(number int) answer {
+	return answer{failure: s.refusal(CodeRefused, fmt.Sprintf("has another live generation than %d", number))}
 }
 
 func (s *Service) refusal(code int, reason string) *Failure {
@@ -91,14 +108,15 @@ func (s *Service) refusal(code int, reason string) *Failure {
 
 // join begins a rollout, or joins the one that waits for the one under way.
 func (s *Service) join(o ReloadOptions, reply chan<- answer) {
+	w := waiter{reply, o.IfGeneration}
 	if s.current == nil {
-		s.begin(&rollout{reason: o.Reason, waiters: []chan<- answer{reply}})
+		s.begin(&rollout{reason: o.Reason, waiters: []waiter{w}})
 		return
 	}
 	if s.next == nil {
 		s.next = &rollout{reason: o.Reason}
 	}
-	s.next.waiters = append(s.next.waiters, reply)
+	s.next.waiters = append(s.next.waiters, w)
 }
 
 func (s *Service) begin(r *rollout) {
@@ -172,7 +190,7 @@ func (r *rollout) deliver(a answer) {
 		}
 	}
 	for _, w := range r.waiters {
-		w <- a
+		w.reply <- a
 	}
 }
 
@@ -196,5 +214,18 @@ func (s *Service) conclude(a answer) {
 	}
 	next := s.next
 	s.next = nil
-	s.begin(next)
+	if s.dismiss(next); len(next.waiters) > 0 {
+		s.begin(next)
+	}
+}
+
+// dismiss refuses those whose condition the rollout before theirs has made untrue.
+func (s *Service) dismiss(r *rollout) {
+	r.waiters = slices.DeleteFunc(r.waiters, func(w waiter) bool {
+		overtaken := s.overtaken(w.ifGeneration)
+		if overtaken {
+			w.reply <- s.tooLateFor(w.ifGeneration)
+		}
+		return overtaken
+	})
 }
