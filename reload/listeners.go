@@ -254,8 +254,8 @@ func (s *Service) mend(i int, l *handoff.Listener) {
 	g := s.ownerOf(i, l)
 	if g != nil {
 		r := s.record(g)
-		if !r.Signalled.IsZero() || g.condemned {
-			return
+		if !r.Signalled.IsZero() || g.condemned || r.Phase == state.Failed {
+			return // it is loose: listening again it would be in no group of ours
 		}
 		if r.Phase == state.Starting && !slices.Contains(s.eps[i].Plan().Live, l) {
 			s.fail(g, CodeNotReady, fmt.Sprintf("shut its listener at %s down", s.eps[i].Addr()))

@@ -174,6 +174,20 @@ func (d *testDaemon) do(habit, value string) (int, bool) {
 		if err := cmd.Start(); err != nil {
 			return 9, true
 		}
+	case "worker": // which shuts the listener down when it is told to stop, and stays
+		cmd := exec.Command(os.Args[0], "daemon", "working")
+		cmd.ExtraFiles, cmd.Stderr = []*os.File{os.NewFile(3, "listener")}, os.Stderr
+		ready, err := cmd.StdoutPipe()
+		if err != nil || cmd.Start() != nil {
+			return 9, true
+		}
+		ready.Read(make([]byte, 1))
+	case "working":
+		fmt.Print("1")
+		<-d.stop
+		unix.Shutdown(3, unix.SHUT_RDWR)
+		fmt.Fprintln(os.Stderr, "shut down")
+		<-make(chan int)
 	case "orphan":
 		signal.Ignore(syscall.SIGTERM)
 		<-make(chan int)

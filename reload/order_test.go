@@ -138,3 +138,25 @@ func TestReloadIfGenerationIsForOne(t *testing.T) {
 		t.Errorf("the next generation is %d, %v", st.Next, err)
 	}
 }
+
+// The workers of a candidate that has failed shut its listener down when they are
+// told to stop; what they had is out of the way for the next candidate.
+func TestFailedCandidatesListenerIsNotMended(t *testing.T) {
+	t.Parallel()
+	f := start(t, config(t))
+	f.until("generation 1", live(1))
+	cfg := f.cfg.Command
+	f.ask(t.Context(), func() { f.cfg.Command = append(append([]string(nil), cfg...), "worker", "exit=3") })
+	if _, err := f.reload(); err == nil {
+		t.Fatal("it went live")
+	}
+	f.until("its worker to shut the listener down", func(Status) bool { return strings.Contains(f.out.String(), "shut down") })
+	for range 3 { // the guard's word may come a moment later
+		if _, err := f.reload(); err == nil {
+			t.Fatal("it went live")
+		}
+	}
+	if strings.Contains(f.log.String(), "listener.shutdown") {
+		t.Error("it was mended")
+	}
+}
