@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -158,5 +159,41 @@ func TestFailedCandidatesListenerIsNotMended(t *testing.T) {
 	}
 	if strings.Contains(f.log.String(), "listener.shutdown") {
 		t.Error("it was mended")
+	}
+}
+
+// stuck is somebody who does not take what is written.
+type stuck struct {
+	once     sync.Once
+	began    chan struct{}
+	released chan struct{}
+}
+
+func (w *stuck) Write(b []byte) (int, error) {
+	w.once.Do(func() { close(w.began) })
+	<-w.released
+	return len(b), nil
+}
+
+// What the daemons say is passed on to somebody who does not read; ending is not
+// kept waiting by that.
+func TestEndsThoughNobodyReadsTheOutput(t *testing.T) {
+	t.Parallel()
+	w := &stuck{began: make(chan struct{}), released: make(chan struct{})}
+	defer close(w.released)
+	s, err := New(t.Context(), config(t, "lines=1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.cfg.Stdout = w
+	done := make(chan struct{})
+	go func() { s.Run(context.Background()); close(done) }()
+	<-w.began
+	s.Interrupt()
+	s.Interrupt()
+	select {
+	case <-done:
+	case <-time.After(10 * time.Second):
+		t.Error("it does not end")
 	}
 }

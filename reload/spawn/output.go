@@ -62,15 +62,29 @@ func (o *Output) Started() {
 	}
 }
 
+// closeTimeout is for passing on what is left in two pipes.
+const closeTimeout = time.Second
+
 // Close stops reading and waits for the copying to end. What is still in the
-// pipes is passed on first.
+// pipes is passed on first, but not to somebody who does not take it: the holder's
+// own output may be a pipe that nobody reads, and ending must not wait for that.
 func (o *Output) Close() {
 	for _, r := range o.readers {
 		r.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
 	}
-	o.copying.Wait()
-	for _, r := range o.readers {
-		r.Close()
+	copied := make(chan struct{})
+	go func() {
+		o.copying.Wait()
+		for _, r := range o.readers {
+			r.Close()
+		}
+		close(copied)
+	}()
+	t := time.NewTimer(closeTimeout)
+	defer t.Stop()
+	select {
+	case <-copied:
+	case <-t.C:
 	}
 }
 
