@@ -216,12 +216,12 @@ func (ep *Endpoint) Resume() error {
 	return nil
 }
 
-// CloseAll closes every listener and gives the address up.
+// CloseAll closes every listener and gives the address up; a second one does nothing.
 func (ep *Endpoint) CloseAll() error {
 	ep.plan = Plan{}
 	var errs []error
 	for _, l := range slices.Concat(ep.open, ep.steering.members()) {
-		if l.closed {
+		if l.closed { // its number may be another's by now
 			continue
 		}
 		ep.unwatch(l)

@@ -197,3 +197,20 @@ func TestEndsThoughNobodyReadsTheOutput(t *testing.T) {
 		t.Error("it does not end")
 	}
 }
+
+// Once a shutdown is answered, the address is free.
+func TestAddressIsFreeAfterShutdown(t *testing.T) {
+	t.Parallel()
+	for range 10 {
+		f := start(t, config(t))
+		f.until("generation 1", live(1))
+		if err := f.Shutdown(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if s, err := New(t.Context(), Config{Name: "next", Command: []string{"x"}, Specs: specs(t, f.Addrs()[0].Addr)}); err != nil {
+			t.Fatal(err)
+		} else {
+			s.release()
+		}
+	}
+}

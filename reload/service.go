@@ -185,6 +185,7 @@ func (s *Service) finished() bool { return s.st.Goal == state.End && len(s.runs)
 func (s *Service) finish() {
 	s.outcome.settle(s.cfg.StopSignal)
 	s.emit(event{kind: "service.ended", text: fmt.Sprintf("%s: ended with code %d", s.cfg.Name, s.outcome.code)})
+	s.closeEndpoints() // first, so that the address is free for whoever waits for the end
 	close(s.ended)
 	s.stopTimer(&s.restart)
 	s.stopTimer(&s.hold)
@@ -197,13 +198,17 @@ func (s *Service) finish() {
 
 func (s *Service) release() {
 	s.cancel()
+	s.closeEndpoints()
 	s.guard.Close()
+	s.wg.Wait()
+}
+
+func (s *Service) closeEndpoints() {
 	for _, e := range s.eps {
 		if err := e.CloseAll(); err != nil {
 			s.cfg.Log.Warn().Err(err).Str("event", "listener.close-failed").Send()
 		}
 	}
-	s.wg.Wait()
 }
 
 // abandon kills everything: whoever runs the service does not wait any more.
