@@ -95,10 +95,13 @@ func (ep *Endpoint) Open() (*Listener, error) {
 		return nil, fmt.Errorf("can't listen on %s: %w", ep.spec, err)
 	}
 	ep.open = append(ep.open, l)
+	if err := ep.watch(l); err != nil {
+		return nil, errors.Join(err, ep.Close(l))
+	}
 	if len(ep.plan.Live) == 0 {
 		ep.plan.Live = []*Listener{l}
 	}
-	return l, ep.watch(l)
+	return l, nil
 }
 
 func (ep *Endpoint) watch(l *Listener) error {

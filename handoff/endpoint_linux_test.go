@@ -411,3 +411,56 @@ func TestPadsAreCollected(t *testing.T) {
 		}
 	}
 }
+
+// A listener that can't be opened as it should leaves nothing: nobody would ever
+// accept from it or close it.
+func TestOpenThatFailsLeavesNothing(t *testing.T) {
+	g, err := NewGuard()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ep, err := Open(t.Context(), spec(t, "127.0.0.1:0"), OpenOptions{Guard: g})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ep.CloseAll()
+	old, live := mustOpen(t, ep), mustOpen(t, ep)
+	mustSteer(t, ep, Plan{Live: []*Listener{live}})
+	if err := ep.Loosen(old); err != nil { // so that the next one needs a pad
+		t.Fatal(err)
+	}
+	before := ep.Inodes()
+	withRoomFor(t, 1, func() {
+		if _, err := ep.Open(); !errors.Is(err, unix.EMFILE) {
+			t.Errorf("without a descriptor for the pad: %v", err)
+		}
+	})
+	g.Close()
+	if _, err := ep.Open(); err == nil {
+		t.Error("without a guard")
+	}
+	if after := ep.Inodes(); len(after) > len(before)+1 { // the second one's pad may stay
+		t.Errorf("listeners %v before, %v after", before, after)
+	}
+}
+
+// withRoomFor runs f with so many descriptors free.
+func withRoomFor(t *testing.T, n int, f func()) {
+	t.Helper()
+	var was unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &was); err != nil {
+		t.Fatal(err)
+	}
+	lowest, err := unix.Dup(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(lowest)
+	low := was
+	low.Cur = uint64(lowest + n)
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &low); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &was)
+	f()
+}

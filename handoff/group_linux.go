@@ -1,6 +1,7 @@
 package handoff
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -52,25 +53,27 @@ func (g *group) open() (*Listener, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := g.replacePad(l); err != nil {
-			return nil, err
-		}
-		if err := g.pad(); err != nil {
-			return nil, err
-		}
-		if err := g.look(); err != nil {
-			return nil, err
-		}
-		if g.departed == before {
+		err = g.placeNew(l)
+		if err == nil && g.departed == before {
 			return l, nil
 		}
 		l.loose = true
 		g.array.unsettle()
-		if err := g.close(l); err != nil {
+		if err = errors.Join(err, g.close(l)); err != nil {
 			return nil, err
 		}
 	}
 	return nil, fmt.Errorf("generations keep leaving the address")
+}
+
+func (g *group) placeNew(l *Listener) error {
+	if err := g.replacePad(l); err != nil {
+		return err
+	}
+	if err := g.pad(); err != nil {
+		return err
+	}
+	return g.look()
 }
 
 // replacePad gives l, which has just joined at the end, the place of the first pad,
