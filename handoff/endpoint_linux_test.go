@@ -464,3 +464,33 @@ func withRoomFor(t *testing.T, n int, f func()) {
 	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &was)
 	f()
 }
+
+// A shared listener is watched again after a time of refusing.
+func TestGuardAfterSharedResume(t *testing.T) {
+	g, err := NewGuard()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	ep, err := Open(t.Context(), spec(t, "127.0.0.1:0"), OpenOptions{Shared: true, Guard: g})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ep.CloseAll()
+	l := mustOpen(t, ep)
+	if err := ep.Refuse(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := g.Wait(t.Context()); err != nil { // it sees our own shutdown
+		t.Fatal(err)
+	}
+	if err := ep.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	shutdown(l.fd)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	if inodes, err := g.Wait(ctx); err != nil || !slices.Equal(inodes, []uint64{l.Inode()}) {
+		t.Errorf("guard: %v, %v", inodes, err)
+	}
+}

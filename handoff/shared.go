@@ -93,7 +93,16 @@ func (s *shared) refuse() error {
 	return nil
 }
 
+// resume tells the guard too, which has seen the shutdown and is silent since.
 func (s *shared) resume() error {
 	s.refused = false
-	return s.relisten(s.first)
+	if err := s.relisten(s.first); err != nil {
+		return err
+	}
+	for _, l := range s.others {
+		if err := s.ep.watch(l); err != nil {
+			return err
+		}
+	}
+	return nil
 }
