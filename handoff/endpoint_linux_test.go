@@ -424,7 +424,7 @@ func TestOpenThatFailsLeavesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ep.CloseAll()
-	old, live := mustOpen(t, ep), mustOpen(t, ep)
+	live, old := mustOpen(t, ep), mustOpen(t, ep)
 	mustSteer(t, ep, Plan{Live: []*Listener{live}})
 	if err := ep.Loosen(old); err != nil { // so that the next one needs a pad
 		t.Fatal(err)

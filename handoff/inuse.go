@@ -20,10 +20,14 @@ type InUseError struct {
 	Name string // of the owner's program
 	UID  uint32
 	Err  error
+	// Closing: nobody listens there; connections of its last user are still closing.
+	Closing bool
 }
 
 func (e *InUseError) Error() string {
 	switch {
+	case e.Closing:
+		return "in use, though nobody listens there: connections of its last user are still closing; try again in a minute, or choose another address"
 	case e.PID != 0:
 		return fmt.Sprintf("in use by pid %d (%s); stop it, or choose another address", e.PID, e.Name)
 	case e.UID != 0:
@@ -44,10 +48,11 @@ func inUse(ep *Endpoint, err error) error {
 	case errors.Is(err, unix.EADDRINUSE):
 		ctx, cancel := context.WithTimeout(context.Background(), lookTimeout)
 		defer cancel()
-		if foreign, lookErr := ep.Foreign(ctx); lookErr == nil && len(foreign) > 0 {
+		foreign, lookErr := ep.Foreign(ctx)
+		if lookErr == nil && len(foreign) > 0 {
 			return foreign[0]
 		}
-		return &InUseError{Addr: ep.addr, Err: err}
+		return &InUseError{Addr: ep.addr, Err: err, Closing: lookErr == nil}
 	case errors.Is(err, unix.EACCES):
 		return fmt.Errorf(`%w; run as root, or "setcap cap_net_bind_service+ep $(command -v gapless)"`, err)
 	case errors.Is(err, unix.EADDRNOTAVAIL):

@@ -68,7 +68,7 @@ func (s *Service) observed(g *generation, err error) {
 	case err == nil:
 		s.goLive(g)
 	case errors.Is(err, ready.ErrRefused):
-		s.fail(g, CodeRefused, err.Error())
+		s.fail(g, CodeRefused, "was refused: "+tooLate(err))
 	case errors.Is(err, errTooLate):
 		s.fail(g, CodeNotReady, fmt.Sprintf("was not ready within %s: %s", s.cfg.ReadyTimeout, tooLate(err)))
 	default:

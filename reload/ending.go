@@ -33,17 +33,25 @@ func (s *Service) crashed(g *generation) {
 	r := s.record(g)
 	r.Phase, r.Failure = state.Draining, "ended by itself: "+exit.String()
 	s.handOver(g)
+	replaced := s.st.Goal == state.Run && (s.current != nil || s.restarts(exit.Failed()))
+	what := "and --restart does not start it again"
+	if replaced {
+		what = "clients wait for its replacement"
+	}
 	s.emit(event{kind: "generation.crashed", level: levelError, generation: g.number,
-		text:   fmt.Sprintf("%s: generation %d ended by itself: %s; clients wait for its replacement", s.cfg.Name, g.number, exit),
+		text:   fmt.Sprintf("%s: generation %d ended by itself: %s; %s", s.cfg.Name, g.number, exit, what),
 		fields: map[string]any{"exit": exit.String(), "lines": g.output.Lines()}})
-	s.nobodyLive()
+	if s.st.Crashes == 0 {
+		s.nobodyLive() // in a crash loop the short lives in between do not count
+	}
 	switch {
 	case s.st.Goal != state.Run, s.current != nil:
-	case s.restarts(exit.Failed()):
+	case replaced:
 		s.scheduleRestart()
 	default:
 		s.endWith(exit.Code, nil)
 	}
+	s.holdOn()
 }
 
 func (s *Service) restarts(failed bool) bool {

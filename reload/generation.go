@@ -1,6 +1,7 @@
 package reload
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -258,7 +259,7 @@ func (s *Service) entomb(g *generation) {
 		r.Phase = state.Gone
 	}
 	s.emit(event{kind: "generation.gone", generation: g.number, fields: map[string]any{"exit": r.Exit, "pid": r.PID},
-		text: fmt.Sprintf("%s: generation %d is gone (%s)", s.cfg.Name, g.number, r.Exit)})
+		text: fmt.Sprintf("%s: generation %d is gone (%s)", s.cfg.Name, g.number, cmp.Or(r.Exit, "it never ran"))})
 	over := -kept
 	for _, one := range s.st.Generations {
 		if !one.Phase.Running() {

@@ -1,6 +1,7 @@
 package reload
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -217,5 +218,39 @@ func TestReloadIfGeneration(t *testing.T) {
 	}
 	if st := f.until("generation 2", live(2)); st.Live().Reason != "asked" {
 		t.Errorf("its reason is %q", st.Live().Reason)
+	}
+}
+
+// READY=1 alone is not believed: gunicorn says it before a worker has loaded the
+// application, and what a broken one then does must not cost the old one its place.
+func TestReadyAloneIsNotBelieved(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	f := start(t, config(t, "habits="+dir+"/habits", "notify"))
+	f.until("generation 1", live(1))
+	write(t, dir+"/habits", "early\nexit=3")
+	_, err := f.reload()
+	var failure *Failure
+	if !errors.As(err, &failure) || failure.Code != CodeNotReady || failure.Exit != "exit status 3" {
+		t.Errorf("reload: %v", err)
+	}
+	if got := f.generation(); got != "1" {
+		t.Errorf("answered by %q", got)
+	}
+}
+
+// In a crash loop the short lives in between do not count: clients are refused once
+// nobody has stayed live for the hold timeout.
+func TestHoldTimeoutInACrashLoop(t *testing.T) {
+	t.Parallel()
+	cfg := config(t)
+	cfg.HoldTimeout = 250 * time.Millisecond
+	f := start(t, cfg)
+	f.until("generation 1", live(1))
+	for n := 1; !f.until("the next life, or refusal", func(s Status) bool { return s.Refusing || s.Live() != nil }).Refusing; n++ {
+		if n > 20 {
+			t.Fatal("20 crashes, and nobody was refused")
+		}
+		f.get("/die")
 	}
 }

@@ -127,6 +127,15 @@ func (r Result) String() string {
 	return fmt.Sprintf("%s · generation %d drains %d connections, at most %s", line, last, r.Connections, r.DrainTimeout)
 }
 
+// fields leave the count out where there is none yet.
+func (r Result) fields(pid int) map[string]any {
+	all := map[string]any{"took_ms": r.Took.Milliseconds(), "pid": pid}
+	if r.Connections >= 0 {
+		all["draining_connections"] = r.Connections
+	}
+	return all
+}
+
 func round(d time.Duration) string {
 	if d < 10*time.Second {
 		return fmt.Sprintf("%d ms", d.Milliseconds())

@@ -151,6 +151,9 @@ func (d *testDaemon) do(habit, value string) (int, bool) {
 		return code, true
 	case "hang":
 		<-make(chan int)
+	case "early": // says that it is ready, and is not
+		d.notify = true
+		d.ready()
 	case "notify":
 		d.notify = true
 	case "deaf":
@@ -277,9 +280,8 @@ func (d *testDaemon) serve() int {
 	}
 }
 
-// reply says which generation it is. /slow takes its time, /stream never ends, /die
-// and /leave end the process, /shutdown ends the listener, /env/NAME is a variable,
-// /wait/FILE waits for one.
+// reply says which generation it is. /stream never ends, /die and /leave end the process,
+// /shutdown ends the listener, /env/NAME is a variable, /wait/FILE waits for one.
 func reply(w http.ResponseWriter, r *http.Request) {
 	if name, ok := strings.CutPrefix(r.URL.Path, "/env/"); ok {
 		fmt.Fprintln(w, os.Getenv(name))
@@ -289,8 +291,6 @@ func reply(w http.ResponseWriter, r *http.Request) {
 		waitFor(file)
 	}
 	switch r.URL.Path {
-	case "/slow":
-		time.Sleep(200 * time.Millisecond) // what a slow answer is
 	case "/stream":
 		fmt.Fprintf(w, "%s begins\n", os.Getenv("GAPLESS_GENERATION"))
 		http.NewResponseController(w).Flush()

@@ -87,14 +87,20 @@ func TestHoldTimeoutLeavesACandidateAlone(t *testing.T) {
 // timeout is.
 func TestHoldTimeoutWaitsForSettling(t *testing.T) {
 	t.Parallel()
-	cfg := config(t)
+	cfg, file := config(t), t.TempDir()+"/go"
 	cfg.HoldTimeout = 20 * time.Millisecond
 	f := start(t, cfg)
 	f.until("generation 1", live(1))
 	slow := make(chan string)
-	go func() { slow <- f.get("/slow") }()
-	f.until("a request in flight", func(s Status) bool { return s.MeasuredOf(*s.Generation(1)).Connections == 1 })
-	if err := f.Stop(t.Context()); err != nil {
+	go func() { slow <- f.get("/wait" + file) }()
+	f.untilCounted("a request in flight", func(s Status) bool { return s.MeasuredOf(*s.Generation(1)).Connections == 1 })
+	stopped := make(chan error, 1)
+	go func() { stopped <- f.Stop(t.Context()) }()
+	f.until("the stop to begin", phase(1, state.Draining))
+	begun := time.Now()
+	f.until("the hold timeout", func(Status) bool { return time.Since(begun) > 100*time.Millisecond })
+	write(t, file, "")
+	if err := <-stopped; err != nil {
 		t.Error(err)
 	}
 	if got := <-slow; !strings.HasPrefix(got, "1 ") {

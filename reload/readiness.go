@@ -14,13 +14,14 @@ type watcher struct {
 	options ready.Options
 	target  ready.Target
 	said    <-chan struct{}
-	notify  bool
-	holds   func() error
+	// notifies: some generation of the service has said READY=1.
+	notifies bool
+	holds    func() error
 }
 
 func (s *Service) watcher(g *generation) watcher {
 	w := watcher{options: s.cfg.Ready, said: g.said, target: ready.Target{Addrs: s.addrs(), Dir: s.cfg.Dir}}
-	w.notify = w.options.Mode == ready.Notify || w.options.Mode == ready.Auto && s.st.Notifies
+	w.notifies = s.st.Notifies
 	if env, err := s.environment(g, nil); err == nil {
 		w.target.Env = env
 	}
@@ -41,7 +42,7 @@ func (w watcher) wait(ctx context.Context) error {
 
 func (w watcher) ready(ctx context.Context) error {
 	switch {
-	case w.notify:
+	case w.options.Mode == ready.Notify:
 		return w.hear(ctx)
 	case w.options.Mode == ready.Delay:
 		return w.stayAlive(ctx)
@@ -50,7 +51,7 @@ func (w watcher) ready(ctx context.Context) error {
 	case w.options.Mode == ready.Accept:
 		return ready.Accepted(ctx, w.target.Addrs)
 	}
-	return w.either(ctx)
+	return w.auto(ctx)
 }
 
 func (w watcher) hear(ctx context.Context) error {
@@ -73,19 +74,30 @@ func (w watcher) stayAlive(ctx context.Context) error {
 	}
 }
 
-// either: whatever comes first, READY=1 or an accepted connection a listener.
-func (w watcher) either(ctx context.Context) error {
+// auto: it has accepted a connection on each listener and, if its service ever said
+// READY=1, has said so. Either alone is too little: gunicorn says it before a worker
+// has loaded the application, and a daemon behind a wrapper may say it of a port of
+// its own.
+func (w watcher) auto(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	accepted := make(chan error, 1)
 	go func() { accepted <- ready.Accepted(ctx, w.target.Addrs) }()
-	select {
-	case <-w.said:
-		cancel()
-		<-accepted
-		return nil
-	case err := <-accepted:
-		return err
+	for said := w.said; ; {
+		select {
+		case <-said:
+			said = nil
+			if err := w.holds(); err != nil {
+				cancel()
+				<-accepted
+				return err
+			}
+		case err := <-accepted:
+			if err != nil || !w.notifies {
+				return err
+			}
+			return w.hear(ctx)
+		}
 	}
 }
 

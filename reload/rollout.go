@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/gapless-dev/gapless/reload/state"
@@ -99,7 +100,14 @@ func (s *Service) overtaken(number int) bool {
 }
 
 func (s *Service) tooLateFor(number int) answer {
-	return answer{failure: s.refusal(CodeRefused, fmt.Sprintf("has another live generation than %d", number))}
+	return answer{failure: s.refusal(CodeRefused, fmt.Sprintf("has another live generation than %d: %s", number, s.liveText()))}
+}
+
+func (s *Service) liveText() string {
+	if live := s.st.Live(); live != nil {
+		return strconv.Itoa(live.Number)
+	}
+	return "none"
 }
 
 func (s *Service) refusal(code int, reason string) *Failure {
@@ -159,7 +167,7 @@ func (s *Service) goLive(g *generation) {
 	}
 	s.writePIDFile(r.PID)
 	s.emit(event{kind: "generation.live", generation: g.number, text: result.String(),
-		fields: map[string]any{"took_ms": result.Took.Milliseconds(), "pid": r.PID, "draining_connections": result.Connections}})
+		fields: result.fields(r.PID)})
 	s.conclude(answer{result: result})
 	s.wg.Go(func() { s.lookForForeign(g.ctx) })
 }

@@ -18,13 +18,13 @@ import (
 	"github.com/gapless-dev/gapless/bench/rig"
 )
 
-// reloads is how often each daemon is replaced under each load: 20 times, or 60 in a
+// reloads is how often each daemon is replaced under each load: 20 times, or 40 in a
 // long run.
 var reloads = rounds(20)
 
 func rounds(n int) int {
 	if os.Getenv("GAPLESS_LONG") != "" {
-		return 3 * n
+		return 2 * n
 	}
 	return n
 }

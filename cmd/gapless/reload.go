@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -35,7 +36,7 @@ func newReload(t terminal) *cobra.Command {
 			o := control.ReloadOptions{ReloadOptions: reload.ReloadOptions{IfGeneration: number}, NoWait: !wait, Timeout: time.Duration(timeout)}
 			result, err := client.Reload(c.Context(), o)
 			if err != nil {
-				return err
+				return sayRefusal(t, err, output.value)
 			}
 			return sayResult(t, client.Name(), result, output.value)
 		},
@@ -46,6 +47,15 @@ func newReload(t terminal) *cobra.Command {
 	outputFlag(c, &output, "text", "json")
 	at.define(c)
 	return c
+}
+
+// sayRefusal gives a program that asked for JSON its answer, too.
+func sayRefusal(t terminal, err error, output string) error {
+	var failure *reload.Failure
+	if output == "json" && errors.As(err, &failure) {
+		return errors.Join(json.NewEncoder(t.out).Encode(failure), err)
+	}
+	return err
 }
 
 // sayResult prints nothing of a generation that was not waited for.

@@ -26,7 +26,13 @@ type signals struct {
 	shutdown chan struct{}
 	// terminal: it was started at one, whose end is announced by SIGHUP.
 	terminal bool
+	// lastEnd is when TERM or INT last came.
+	lastEnd time.Time
 }
+
+// sameTime is within which two TERM or INT are one wish: a terminal, a wrapper and a
+// supervisor may each pass it on.
+const sameTime = 25 * time.Millisecond
 
 // newSignals catches them from now on.
 func newSignals(t terminal, svc *reload.Service, log zerolog.Logger) *signals {
@@ -34,7 +40,9 @@ func newSignals(t terminal, svc *reload.Service, log zerolog.Logger) *signals {
 		svc: svc, log: log, caught: make(chan os.Signal, 16), reloads: control.NewBackground(svc, log),
 		dump: make(chan struct{}, 1), shutdown: make(chan struct{}, 1), terminal: isTerminal(t.in) || isTerminal(t.err),
 	}
-	signal.Notify(s.caught, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2)
+	signal.Notify(s.caught, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2,
+		// Not caught, it would end the holder when whoever reads its log goes away.
+		syscall.SIGPIPE)
 	return s
 }
 
@@ -85,7 +93,10 @@ func (s *signals) handle(sig os.Signal) {
 		}
 		s.reloads.Ask(reload.ReloadOptions{Reason: "SIGHUP"})
 	case syscall.SIGTERM, syscall.SIGINT:
-		s.svc.Interrupt()
+		if now := time.Now(); now.Sub(s.lastEnd) > sameTime {
+			s.lastEnd = now
+			s.svc.Interrupt()
+		}
 	case syscall.SIGQUIT:
 		ask(s.shutdown)
 	case syscall.SIGUSR1:

@@ -89,7 +89,7 @@ func newKill(t terminal) *cobra.Command {
 	var name string
 	var sig syscall.Signal
 	c := operation{
-		use: "kill -s SIGNAL [NAME]", short: "Send a signal to the live daemon; its holder stays",
+		use: "kill -s SIGNAL [NAME]", short: "Send a signal to the live daemon, for log rotation and the like",
 		example: "  gapless kill -s USR1 web                have it open its logs again",
 		check: func(c *cobra.Command) (err error) {
 			if name == "" {

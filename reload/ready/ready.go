@@ -19,8 +19,8 @@ import (
 // Mode is how a generation shows that it is ready.
 type Mode string
 
-// Auto is: a service that ever said READY=1 is ready when it says so, any other
-// when it has accepted a connection on each of its listeners, or says READY=1.
+// Auto is: ready when it has accepted a connection on each of its listeners and, if
+// its service ever said READY=1, has said so.
 const (
 	Auto   Mode = "auto"
 	Notify Mode = "notify"
