@@ -3,6 +3,7 @@ package conns
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -107,6 +108,9 @@ func Group(pgid int) ([]int, error) {
 		}
 		// A process that ended since the listing can't be read; it is no member any more.
 		stat, err := os.ReadFile(filepath.Join(procDir, strconv.Itoa(pid), "stat"))
+		if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) {
+			return nil, fmt.Errorf("can't list process group %d: %w", pgid, err)
+		}
 		if err != nil {
 			continue
 		}

@@ -131,11 +131,13 @@ func exitOf(info *unix.Siginfo) Exit {
 }
 
 // waitGroup returns when no process of the group runs any more. The kernel has no
-// event for that, so it looks, seldom; whoever wants it to end sends signals.
+// event for that, so it looks, seldom; whoever wants it to end sends signals. That
+// it can't look for want of a descriptor is no sign that they have ended.
 func (p *Process) waitGroup() {
 	for every := 2 * time.Millisecond; ; every = min(2*every, 250*time.Millisecond) {
 		members, err := p.Members()
-		if err != nil || len(members) == 0 {
+		busy := errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE)
+		if !busy && len(members) == 0 {
 			return
 		}
 		time.Sleep(every)

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -165,5 +166,38 @@ func TestInvalidSignalIsAnError(t *testing.T) {
 	p := run(t, options(t, "sleep", "600"))
 	if p.Signal(syscall.Signal(200)) == nil || p.SignalGroup(syscall.Signal(200)) == nil {
 		t.Error("signal 200 was sent")
+	}
+}
+
+// Without a descriptor nobody can look whether the group has ended; it is not taken
+// for gone then.
+func TestNotGoneForWantOfADescriptor(t *testing.T) {
+	p, _ := family(t, "wait")
+	lowest, err := unix.Dup(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(lowest)
+	var was unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &was); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(lowest), Max: was.Max}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Setrlimit(unix.RLIMIT_NOFILE, &was) })
+	if err := p.Signal(syscall.SIGTERM); err != nil {
+		t.Error(err)
+	}
+	<-p.Exited()
+	select {
+	case <-p.Gone():
+		t.Error("it is gone, and its child runs")
+	case <-time.After(300 * time.Millisecond):
+	}
+	unix.Setrlimit(unix.RLIMIT_NOFILE, &was)
+	p.SignalGroup(syscall.SIGKILL)
+	if err := p.Wait(t.Context()); err != nil {
+		t.Error(err)
 	}
 }
