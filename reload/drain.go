@@ -125,3 +125,36 @@ func (s *Service) limitDraining() {
 		s.killAfter(g, s.cfg.StopTimeout)
 	}
 }
+
+// abandonReserve: a candidate with listeners of its own has gone live while clients
+// waited in those of a generation that crashed. Handshakes may be under way to them
+// still, so they are closed when they have settled.
+func (s *Service) abandonReserve() {
+	for i, e := range s.eps {
+		l := e.reserve
+		if l == nil {
+			continue
+		}
+		s.setReserve(i, nil)
+		s.relayFrom(i, l)
+		settler, err := handoff.NewSettler(l)
+		if err != nil {
+			s.report("settle.failed", 0, err)
+			s.closeAbandoned(i, l)
+			continue
+		}
+		s.wg.Go(func() {
+			ctx, cancel := context.WithTimeout(s.ctx, settleTimeout)
+			defer cancel()
+			settler.Wait(ctx) // what it leaves is relayed or has gone
+			s.post(func() { s.closeAbandoned(i, l) })
+		})
+	}
+}
+
+func (s *Service) closeAbandoned(i int, l *handoff.Listener) {
+	s.relayFrom(i, l)
+	if err := s.eps[i].Close(l); err != nil {
+		s.report("listener.close-failed", 0, err)
+	}
+}

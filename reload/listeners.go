@@ -296,22 +296,6 @@ func numberOf(g *generation) int {
 	return g.number
 }
 
-// abandonReserve: a candidate with listeners of its own has gone live while clients
-// waited in those of a generation that crashed.
-func (s *Service) abandonReserve() {
-	for i, e := range s.eps {
-		l := e.reserve
-		if l == nil {
-			continue
-		}
-		s.setReserve(i, nil)
-		s.relayFrom(i, l)
-		if err := e.Close(l); err != nil {
-			s.report("listener.close-failed", 0, err)
-		}
-	}
-}
-
 // lookForForeign reports listeners of others at our ports, each time traffic was
 // steered: they may take some of it.
 func (s *Service) lookForForeign(ctx context.Context) {

@@ -3,6 +3,9 @@ package reload
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
+	"net"
 	"strings"
 	"sync"
 	"syscall"
@@ -218,5 +221,50 @@ func TestAddressIsFreeAfterShutdown(t *testing.T) {
 		} else {
 			s.release()
 		}
+	}
+}
+
+func TestOwnListenersAreNotForeign(t *testing.T) {
+	t.Parallel()
+	f := start(t, config(t, "notify"))
+	f.until("generation 1", live(1))
+	for range 30 {
+		f.mustReload()
+	}
+	if strings.Contains(f.log.String(), "listener.foreign") {
+		t.Error("its own listener was reported")
+	}
+}
+
+// A client whose handshake was under way when live crashed is served by a candidate
+// that has listeners of its own: they are closed when they have settled.
+func TestCrashDuringAReloadSettles(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	cfg := config(t, "habits="+dir+"/habits")
+	cfg.Specs = specs(t, "http=127.0.0.1:0,defer-accept=30s")
+	r := &relay{t: t}
+	cfg.Relay = r.serve
+	f := start(t, cfg)
+	pid := f.until("generation 1", live(1)).Live().PID
+	write(t, dir+"/habits", "until="+dir+"/go")
+	answer := make(chan error, 1)
+	go func() { _, err := f.reload(); answer <- err }()
+	f.until("generation 2 to run", func(s Status) bool { return phase(2, state.Starting)(s) && s.Generation(2).PID != 0 })
+	syscall.Kill(pid, syscall.SIGKILL)
+	f.until("the crash", f.happened("generation.crashed"))
+	c, err := net.Dial("tcp", f.Addrs()[0].Addr) // half-open until it has sent something
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	write(t, dir+"/go", "")
+	if err := <-answer; err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n")
+	c.SetDeadline(time.Now().Add(patience))
+	if b, err := io.ReadAll(c); err != nil || !strings.Contains(string(b), "relayed") {
+		t.Errorf("the client got %q, %v", b, err)
 	}
 }
