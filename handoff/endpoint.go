@@ -211,7 +211,7 @@ func (ep *Endpoint) Refuse() error {
 	return nil
 }
 
-// Resume ends what Refuse began.
+// Resume ends what Refuse began, if it did.
 func (ep *Endpoint) Resume() error {
 	if err := ep.steering.resume(); err != nil {
 		return fmt.Errorf("can't listen on %s again: %w", ep.Addr(), err)

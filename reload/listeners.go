@@ -26,10 +26,8 @@ func (s *Service) openListeners(g *generation) error {
 			g.listeners = append(g.listeners, l)
 			continue
 		}
-		if s.st.Refusing {
-			if err := e.Resume(); err != nil {
-				return err
-			}
+		if err := e.Resume(); err != nil { // refusing may have gone half its way
+			return err
 		}
 		g.listeners = append(g.listeners, e.reserve)
 		s.setReserve(i, nil)

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/gapless-dev/gapless/reload/ready"
 	"github.com/gapless-dev/gapless/reload/state"
 )
 
@@ -266,5 +267,25 @@ func TestCrashDuringAReloadSettles(t *testing.T) {
 	c.SetDeadline(time.Now().Add(patience))
 	if b, err := io.ReadAll(c); err != nil || !strings.Contains(string(b), "relayed") {
 		t.Errorf("the client got %q, %v", b, err)
+	}
+}
+
+// One endpoint refuses and another could not: a start makes both listen.
+func TestStartAfterHalfARefusal(t *testing.T) {
+	t.Parallel()
+	cfg := config(t, "notify")
+	cfg.Specs, cfg.Ready.Mode = specs(t, "a=127.0.0.1:0", "b=127.0.0.1:0"), ready.Notify // it accepts from the first only
+	f := start(t, cfg)
+	f.until("generation 1", live(1))
+	if err := f.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var refused error
+	f.ask(t.Context(), func() { refused = f.eps[0].Refuse() })
+	if refused != nil {
+		t.Fatal(refused)
+	}
+	if _, err := f.Start(t.Context()); err != nil {
+		t.Error(err)
 	}
 }
