@@ -26,13 +26,7 @@ type signals struct {
 	shutdown chan struct{}
 	// terminal: it was started at one, whose end is announced by SIGHUP.
 	terminal bool
-	// lastEnd is when TERM or INT last came.
-	lastEnd time.Time
 }
-
-// sameTime is within which two TERM or INT are one wish: a terminal, a wrapper and a
-// supervisor may each pass it on.
-const sameTime = 25 * time.Millisecond
 
 // newSignals catches them from now on.
 func newSignals(t terminal, svc *reload.Service, log zerolog.Logger) *signals {
@@ -93,10 +87,7 @@ func (s *signals) handle(sig os.Signal) {
 		}
 		s.reloads.Ask(reload.ReloadOptions{Reason: "SIGHUP"})
 	case syscall.SIGTERM, syscall.SIGINT:
-		if now := time.Now(); now.Sub(s.lastEnd) > sameTime {
-			s.lastEnd = now
-			s.svc.Interrupt()
-		}
+		s.svc.Interrupt()
 	case syscall.SIGQUIT:
 		ask(s.shutdown)
 	case syscall.SIGUSR1:
