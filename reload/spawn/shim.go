@@ -9,7 +9,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"os/signal"
 	"slices"
 	"strconv"
 	"strings"
@@ -147,11 +146,6 @@ func become(conn *net.UnixConn, n int) *ExecError {
 	err = syscall.Exec(path, o.Argv, lastOfEach(append(o.Env, activation(m.Files)...)))
 	return &ExecError{Command: o.Argv[0], Reason: err.Error(), Code: codeNotRunnable}
 }
-
-// defaultSignals: execve(2) gives a signal that is caught its default action, and
-// leaves one alone that is ignored, as whoever started the holder (nohup, a shell's
-// background job) may have had it.
-func defaultSignals() { signal.Notify(make(chan os.Signal, 1)) }
 
 func (o Order) prepare(listeners []handoff.File) error {
 	for i, l := range listeners {

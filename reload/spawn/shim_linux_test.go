@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
+	"unsafe"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -28,9 +30,7 @@ func TestDescriptorsAndNames(t *testing.T) {
 			o.Listeners = sockets(t, n)
 			p := run(t, o)
 			env := environ(t, p.PID())
-			if diff := cmp.Diff(promised(o.Listeners), openFDs(strconv.Itoa(p.PID()))); diff != "" {
-				t.Errorf("its descriptors (-want +got):\n%s", diff)
-			}
+			hasExactly(t, p.PID(), promised(o.Listeners))
 			var names []string
 			for _, l := range o.Listeners {
 				names = append(names, l.Name)
@@ -52,6 +52,20 @@ func promised(listeners []handoff.File) map[int]string {
 		all[3+i], _ = os.Readlink(fmt.Sprintf("/proc/self/fd/%d", l.FD))
 	}
 	return all
+}
+
+// hasExactly waits, for the dynamic loader has a library open when a daemon begins.
+func hasExactly(t *testing.T, pid int, want map[int]string) {
+	t.Helper()
+	var diff string
+	deadline := time.Now().Add(5 * time.Second)
+	for time.Now().Before(deadline) {
+		if diff = cmp.Diff(want, openFDs(strconv.Itoa(pid))); diff == "" {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+	t.Errorf("its descriptors (-want +got):\n%s", diff)
 }
 
 // pidfdInode is what sd_listen_fds(3) compares LISTEN_PIDFDID with.
@@ -106,9 +120,7 @@ func TestForeignDescriptorsStayBehind(t *testing.T) {
 	o.Listeners = sockets(t, 1)
 	p := run(t, o)
 	environ(t, p.PID())
-	if diff := cmp.Diff(promised(o.Listeners), openFDs(strconv.Itoa(p.PID()))); diff != "" {
-		t.Errorf("its descriptors (-want +got):\n%s", diff)
-	}
+	hasExactly(t, p.PID(), promised(o.Listeners))
 }
 
 // The shim says so where the daemon's limit has no room for its listeners.
@@ -188,12 +200,29 @@ func holdWithSmallLimit(args []string) int {
 func TestIgnoredSignalsAreNotInherited(t *testing.T) {
 	signal.Ignore(syscall.SIGUSR1, syscall.SIGHUP, syscall.SIGTTOU, syscall.SIGPIPE)
 	defer signal.Reset(syscall.SIGUSR1, syscall.SIGHUP, syscall.SIGTTOU, syscall.SIGPIPE)
+	// Neither the C library nor package os/signal lets go of this one.
+	dispose(t, 32, sigIgn)
+	defer dispose(t, 32, sigDfl)
 	p := run(t, options(t, "sleep", "600"))
 	environ(t, p.PID())
 	for _, field := range []string{"SigIgn", "SigBlk"} {
 		if got := statusField(t, p.PID(), field); strings.Trim(got, "0") != "" {
 			t.Errorf("%s is %s", field, got)
 		}
+	}
+}
+
+// sigaction(2)'s dispositions.
+const (
+	sigDfl = 0
+	sigIgn = 1
+)
+
+func dispose(t *testing.T, signal, handler uintptr) {
+	t.Helper()
+	action := [8]uintptr{handler}
+	if _, _, err := unix.RawSyscall6(unix.SYS_RT_SIGACTION, signal, uintptr(unsafe.Pointer(&action)), 0, 8, 0, 0); err != 0 {
+		t.Fatalf("sigaction of %d: %v", signal, err)
 	}
 }
 

@@ -2,7 +2,12 @@
 
 package spawn
 
-import "golang.org/x/sys/unix"
+import (
+	"os"
+	"os/signal"
+
+	"golang.org/x/sys/unix"
+)
 
 func place(fd, at int) error { return unix.Dup2(fd, at) }
 
@@ -19,3 +24,7 @@ func closeOnExecFrom(first int) error {
 	}
 	return nil
 }
+
+// defaultSignals: execve(2) gives a signal that is caught its default action, and
+// leaves one alone that is ignored.
+func defaultSignals() { signal.Notify(make(chan os.Signal, 1)) }
