@@ -67,20 +67,34 @@ func inUse(ep *Endpoint, err error) error {
 // precedence. It reads the kernel's list of listeners, and /proc for the owners.
 func (ep *Endpoint) Foreign(ctx context.Context, known ...uint64) ([]*InUseError, error) {
 	known = append(known, ep.Inodes()...)
-	return Foreign(ctx, ep.addr, known)
+	return Foreign(ctx, ep.addr, func(context.Context) ([]uint64, error) { return known, nil })
 }
 
-// Foreign is the same for any goroutine: known are the inodes of one's own
-// listeners.
-func Foreign(ctx context.Context, at netip.AddrPort, known []uint64) ([]*InUseError, error) {
+// Foreign is the same for any goroutine: known asks for the inodes of one's own
+// listeners. It is asked before and after the look, for listeners come and go
+// meanwhile.
+func Foreign(ctx context.Context, at netip.AddrPort, known func(context.Context) ([]uint64, error)) ([]*InUseError, error) {
+	before, err := known(ctx)
+	if err != nil {
+		return nil, err
+	}
 	found, err := listenersAt(ctx, at.Port())
 	if err != nil {
 		return nil, err
 	}
+	after, err := known(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return strangers(ctx, at, found, slices.Concat(before, after))
+}
+
+func strangers(ctx context.Context, at netip.AddrPort, found []conns.Conn, known []uint64) ([]*InUseError, error) {
 	var foreign []*InUseError
 	var inodes []uint64
 	for _, c := range found {
-		if !slices.Contains(known, c.Inode) && overlap(at.Addr(), c.Local.Addr()) {
+		// Inode 0 is one that is just being closed.
+		if c.Inode != 0 && !slices.Contains(known, c.Inode) && overlap(at.Addr(), c.Local.Addr()) {
 			foreign = append(foreign, &InUseError{Addr: c.Local, UID: c.UID, Err: unix.EADDRINUSE})
 			inodes = append(inodes, c.Inode)
 		}

@@ -58,8 +58,8 @@ func (s *Service) observe(g *generation) {
 var errTooLate = errors.New("its time is over")
 
 func (s *Service) observed(g *generation, err error) {
-	if s.record(g).Phase != state.Starting {
-		return
+	if s.record(g).Phase != state.Starting || g.proc.HasExited() {
+		return // onExit knows more, and comes or came
 	}
 	down := downAt(g.listeners)
 	switch {

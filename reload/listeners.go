@@ -300,12 +300,11 @@ func (s *Service) lookForForeign(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, relayTimeout)
 	defer cancel()
 	for _, e := range s.eps {
-		foreign := s.foreignAt(ctx, e.Addr())
-		if len(foreign) > 0 {
-			// The next generation may have got its listener between two looks.
-			foreign = s.foreignAt(ctx, e.Addr())
-		}
-		if len(foreign) == 0 {
+		foreign, err := handoff.Foreign(ctx, e.Addr(), func(ctx context.Context) (known []uint64, err error) {
+			err = s.ask(ctx, func() { known = s.knownInodes() })
+			return known, err
+		})
+		if err != nil || len(foreign) == 0 {
 			continue
 		}
 		s.post(func() {
@@ -313,18 +312,6 @@ func (s *Service) lookForForeign(ctx context.Context) {
 				text: fmt.Sprintf("%s: pid %d (%s) listens at %s too and may take connections", s.cfg.Name, foreign[0].PID, foreign[0].Name, foreign[0].Addr)})
 		})
 	}
-}
-
-func (s *Service) foreignAt(ctx context.Context, at netip.AddrPort) []*handoff.InUseError {
-	var known []uint64
-	if s.ask(ctx, func() { known = s.knownInodes() }) != nil {
-		return nil
-	}
-	foreign, err := handoff.Foreign(ctx, at, known)
-	if err != nil {
-		return nil
-	}
-	return foreign
 }
 
 func (s *Service) knownInodes() []uint64 {

@@ -2,6 +2,7 @@ package reload
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"time"
@@ -101,18 +102,31 @@ func (w watcher) auto(ctx context.Context) error {
 	}
 }
 
+// lastMoment is between a process's closing its descriptors and its being known to
+// have ended.
+const lastMoment = 100 * time.Millisecond
+
 // holdsAll finds listeners that the daemon has closed: our duplicate would go on
-// taking clients that nobody accepts.
+// taking clients that nobody accepts. One that ends has closed them too, but how it
+// ended is the better reason.
 func holdsAll(proc processes, inodes []uint64, addrs []netip.AddrPort) error {
 	missing, err := missingSockets(proc, inodes)
 	if err != nil || len(missing) == 0 {
 		return nil // what can't be read can't be held against it
 	}
-	return fmt.Errorf("it has closed its listener at %s", addrs[missing[0]])
+	select {
+	case <-proc.Exited():
+		return errEnded
+	case <-time.After(lastMoment):
+		return fmt.Errorf("it has closed its listener at %s", addrs[missing[0]])
+	}
 }
+
+var errEnded = errors.New("it has ended")
 
 // processes are a generation's.
 type processes interface {
 	PID() int
 	Members() ([]int, error)
+	Exited() <-chan struct{}
 }

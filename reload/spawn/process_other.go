@@ -39,6 +39,16 @@ func (p *Process) PID() int { return p.pid }
 // Exited is closed when the main process has ended.
 func (p *Process) Exited() <-chan struct{} { return p.exited }
 
+// HasExited tells whether Exited is closed.
+func (p *Process) HasExited() bool {
+	select {
+	case <-p.exited:
+		return true
+	default:
+		return false
+	}
+}
+
 // Exit is how the main process ended; it is valid once Exited is closed.
 func (p *Process) Exit() Exit { return p.exit }
 
