@@ -152,16 +152,23 @@ func (p *pending) look(ctx context.Context) error {
 	return nil
 }
 
+// now asks for each, or lists all and asks for those that are not in the list, for
+// a list may miss one.
 func (p *pending) now(ctx context.Context) (map[uint64]conns.Conn, error) {
 	now := map[uint64]conns.Conn{}
 	if len(p.open) > lookupMost {
 		all, err := p.dump(ctx)
+		if err != nil {
+			return nil, err
+		}
 		for _, c := range all {
 			now[c.Cookie] = c
 		}
-		return now, err
 	}
 	for cookie, c := range p.open {
+		if _, listed := now[cookie]; listed {
+			continue
+		}
 		found, there, err := p.diag.Lookup(ctx, c)
 		if err != nil {
 			return nil, fmt.Errorf("can't follow a connection: %w", err)

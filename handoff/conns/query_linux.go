@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,7 +16,8 @@ const dumpTries = 4
 var errInterrupted = errors.New("the kernel's table changed during every attempt")
 
 // Dump returns the sockets that q matches, in no order. It costs some milliseconds of CPU however few they are, and about
-// 2 µs for each match. A socket that comes, goes or changes its state meanwhile may be missed or be there with its old state.
+// 2 µs for each match. A socket that comes, goes or changes its state meanwhile may be missed or be there with its old state,
+// and so may, rarely, another whose place in the kernel's table it changed; none is returned twice.
 // After an error, a context's too, the Diag is good for the next call.
 func (d *Diag) Dump(ctx context.Context, q Query) ([]Conn, error) {
 	families := q.Families
@@ -44,10 +46,21 @@ func (d *Diag) dump(ctx context.Context, family int, q Query) ([]Conn, error) {
 			return nil, err
 		}
 		if !a.interrupted {
-			return a.conns, nil
+			return once(a.conns), nil
 		}
 	}
 	return nil, errInterrupted
+}
+
+// once drops repetitions: the kernel goes on from message to message by a socket's place in its bucket (net/ipv4/inet_diag.c), and
+// meets one again when another has come in before it.
+func once(all []Conn) []Conn {
+	seen := make(map[uint64]bool, len(all))
+	return slices.DeleteFunc(all, func(c Conn) bool {
+		again := seen[c.Cookie]
+		seen[c.Cookie] = true
+		return again
+	})
 }
 
 // Lookup asks for one connection by c's Local, Remote, Device and Cookie, and returns it as it is now, half-open ones too, with
