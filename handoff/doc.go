@@ -34,7 +34,7 @@
 // # Ownership
 //
 // An Endpoint and its Listeners are owned by one goroutine; only a [Settler], a
-// [Guard] and a [Probe] may be used beside it, each by one goroutine of its own.
+// [Guard] and [Dial] may be used beside it, each by one goroutine of its own.
 // A Listener's descriptor belongs to this package until [Endpoint.Close]; it is
 // close-on-exec, and whoever wants to pass it on sends it by [Send] or duplicates
 // it. Daemons get duplicates. If a daemon dies, its listener and the clients

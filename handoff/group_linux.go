@@ -347,16 +347,20 @@ func (g *group) refuse() error {
 	return nil
 }
 
+// resume leaves those that could not listen again for the next call.
 func (g *group) resume() error {
 	waiting := g.refusing
 	g.refusing = nil
+	var failed []error
 	for _, l := range waiting {
-		if err := g.relisten(l); err != nil {
-			return err
+		err := g.relisten(l)
+		if err == nil {
+			err = g.ep.watch(l)
 		}
-		if err := g.ep.watch(l); err != nil {
-			return err
+		if err != nil {
+			g.refusing = append(g.refusing, l)
+			failed = append(failed, err)
 		}
 	}
-	return nil
+	return errors.Join(failed...)
 }

@@ -9,7 +9,7 @@ type Plan struct {
 	// Candidate share a part of the new connections, 0 ≤ Share ≤ 1.
 	Candidate []*Listener
 	Share     float64
-	// Probe share the connections that a [Probe] makes, and no others.
+	// Probe share the connections that [Dial] makes, and no others.
 	Probe []*Listener
 }
 
