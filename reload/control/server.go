@@ -224,7 +224,11 @@ func (s *Server) stop(ctx context.Context, _ request) (any, error) {
 }
 
 func (s *Server) shutdown(ctx context.Context, _ request) (any, error) {
-	return done{s.svc.Name()}, s.svc.Shutdown(ctx)
+	if err := s.svc.Shutdown(ctx); err != nil {
+		return nil, err
+	}
+	// First, so that whoever waits for the answer can run another at once.
+	return done{s.svc.Name()}, s.socket.Remove()
 }
 
 func (s *Server) kill(ctx context.Context, q request) (any, error) {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -46,6 +47,7 @@ type Socket struct {
 	listener *net.UnixListener
 	path     string
 	file     fs.FileInfo // as it was made, to know it again
+	remove   func() error
 }
 
 // Listen makes the socket file at path, with mode 0600 from the start. A file at
@@ -78,6 +80,7 @@ func listen(ctx context.Context, path string) (*Socket, error) {
 		return nil, explain(err)
 	}
 	s := &Socket{listener: ln, path: path}
+	s.remove = sync.OnceValue(s.unlink)
 	if s.file, err = os.Lstat(beside); err == nil {
 		err = os.Rename(beside, path)
 	}
@@ -170,11 +173,10 @@ func answers(ctx context.Context, path string) (int, error) {
 func (s *Socket) Path() string { return s.path }
 
 // Remove closes the socket, and unlinks its file if it is still the same one. It
-// may be called more than once.
-func (s *Socket) Remove() error {
-	if s.file == nil {
-		return nil
-	}
+// may be called more than once, by anybody.
+func (s *Socket) Remove() error { return s.remove() }
+
+func (s *Socket) unlink() error {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
 	defer cancel()
 	unlock, err := lock(ctx, s.path)
@@ -184,7 +186,6 @@ func (s *Socket) Remove() error {
 			err = os.Remove(s.path)
 		}
 	}
-	s.file = nil
 	s.listener.Close() // the server may have closed it already
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // the directory is gone, and the file with it
