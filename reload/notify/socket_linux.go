@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -59,6 +60,7 @@ func (s *Socket) Run(f func(Message)) {
 			return
 		}
 		if err != nil {
+			time.Sleep(time.Millisecond) // whatever it is, it may last
 			continue
 		}
 		m, ok := message(buffer[:n], oob[:oobn])
