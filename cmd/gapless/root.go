@@ -23,17 +23,24 @@ func execute(args []string, t terminal) int {
 }
 
 func newRoot(t terminal) *cobra.Command {
+	var showVersion bool
 	root := &cobra.Command{
-		Use:               "gapless",
-		Short:             "Keep a daemon's sockets alive while the daemon itself is replaced",
-		Example:           rootExample,
-		SilenceErrors:     true,
-		SilenceUsage:      true,
-		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
+		Use:                   "gapless",
+		DisableFlagsInUseLine: true,
+		Short:                 "Keep a daemon's sockets alive while the daemon itself is replaced",
+		Example:               rootExample,
+		SilenceErrors:         true,
+		SilenceUsage:          true,
+		CompletionOptions:     cobra.CompletionOptions{DisableDefaultCmd: true},
 		RunE: func(*cobra.Command, []string) error {
+			if showVersion {
+				t.printVersion()
+				return nil
+			}
 			return wrongUsage("gapless", "say what to do: run, reload, status …")
 		},
 	}
+	root.Flags().BoolVar(&showVersion, "version", false, "print the version")
 	root.SetIn(t.in)
 	root.SetOut(t.out)
 	root.SetErr(t.err)
