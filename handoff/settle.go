@@ -3,6 +3,7 @@ package handoff
 import (
 	"context"
 	"fmt"
+	"os"
 	"slices"
 	"time"
 
@@ -16,8 +17,11 @@ import (
 const (
 	handshakeTimeout = 3 * time.Second
 	answerTimeout    = 5 * time.Second
-	settleMinPoll    = 3 * time.Millisecond
-	settleMaxPoll    = 25 * time.Millisecond
+	// SettleMost is how long what was begun before a switch can take to settle, or to
+	// be given up.
+	SettleMost    = handshakeTimeout + answerTimeout
+	settleMinPoll = 3 * time.Millisecond
+	settleMaxPoll = 25 * time.Millisecond
 )
 
 // Settled is how a settling ended: all zero but Took when nothing that was begun
@@ -45,6 +49,10 @@ type Settler struct {
 func NewSettler(old ...*Listener) (*Settler, error) {
 	s := &Settler{}
 	for _, l := range old {
+		if l.closed { // its number may be another's by now
+			s.close()
+			return nil, fmt.Errorf("can't follow %s: %w", l, os.ErrClosed)
+		}
 		fd, err := unix.FcntlInt(uintptr(l.fd), unix.F_DUPFD_CLOEXEC, 3)
 		if err != nil {
 			s.close()

@@ -17,24 +17,39 @@ const settleTimeout = 15 * time.Second
 func (s *Service) drain(g *generation) {
 	s.record(g).Phase = state.Draining
 	g.unsettled = true
-	settler, err := handoff.NewSettler(present(g.listeners)...)
-	if err != nil {
-		s.report("settle.failed", g.number, err)
-		s.settled(g, handoff.Settled{})
-		return
-	}
-	s.wg.Go(func() {
-		ctx, cancel := context.WithTimeout(g.ctx, settleTimeout)
-		defer cancel()
-		left, err := settler.Wait(ctx)
-		s.post(func() {
-			if err != nil && g.ctx.Err() == nil {
-				s.report("settle.failed", g.number, err)
-			}
-			s.settled(g, left)
-		})
-	})
+	s.settle(g.ctx, g.number, present(g.listeners), func(left handoff.Settled) { s.settled(g, left) })
 	s.limitDraining()
+}
+
+// settle calls done in the owner, once nothing is on its way to the listeners. Where
+// that can't be found out (no descriptors, sock_diag refused) it waits for as long as
+// it may take.
+func (s *Service) settle(ctx context.Context, number int, listeners []*handoff.Listener, done func(handoff.Settled)) {
+	began := time.Now()
+	settler, err := handoff.NewSettler(listeners...)
+	s.wg.Go(func() {
+		limited, cancel := context.WithTimeout(ctx, settleTimeout)
+		defer cancel()
+		var left handoff.Settled
+		if err == nil {
+			left, err = settler.Wait(limited)
+		}
+		if err != nil && ctx.Err() == nil {
+			s.post(func() { s.report("settle.failed", number, err) })
+			pause(limited, handoff.SettleMost-time.Since(began))
+			left.Took = time.Since(began)
+		}
+		s.post(func() { done(left) })
+	})
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
 }
 
 func present(listeners []*handoff.Listener) []*handoff.Listener {
@@ -65,7 +80,7 @@ func (s *Service) settled(g *generation, left handoff.Settled) {
 // stopGeneration sends the stop signal, once in a generation's life.
 func (s *Service) stopGeneration(g *generation) {
 	r := s.record(g)
-	if !r.Signalled.IsZero() || g.exited || g.proc == nil {
+	if !r.Signalled.IsZero() || g.exited || g.condemned || g.proc == nil {
 		return
 	}
 	r.Signalled = time.Now()
@@ -116,9 +131,10 @@ func (s *Service) limitDraining() {
 	draining := s.draining()
 	for _, number := range draining[:max(0, len(draining)-s.cfg.MaxDraining)] {
 		g := s.runs[number]
-		if g == nil || g.exited {
+		if g == nil || g.exited || g.overdue {
 			continue
 		}
+		g.overdue = true
 		s.emit(event{kind: "generation.overdue", level: levelWarn, generation: number,
 			text: fmt.Sprintf("%s: generation %d is stopped: more than %d are draining", s.cfg.Name, number, s.cfg.MaxDraining)})
 		s.stopGeneration(g)
@@ -137,18 +153,8 @@ func (s *Service) abandonReserve() {
 		}
 		s.setReserve(i, nil)
 		s.relayFrom(i, l)
-		settler, err := handoff.NewSettler(l)
-		if err != nil {
-			s.report("settle.failed", 0, err)
-			s.closeAbandoned(i, l)
-			continue
-		}
-		s.wg.Go(func() {
-			ctx, cancel := context.WithTimeout(s.ctx, settleTimeout)
-			defer cancel()
-			settler.Wait(ctx) // what it leaves is relayed or has gone
-			s.post(func() { s.closeAbandoned(i, l) })
-		})
+		// What settling leaves is relayed or has gone.
+		s.settle(s.ctx, 0, []*handoff.Listener{l}, func(handoff.Settled) { s.closeAbandoned(i, l) })
 	}
 }
 

@@ -273,6 +273,7 @@ func (s *Service) interrupt() {
 		if again {
 			s.retract(g)
 			s.kill(g, "told to end twice")
+			g.cancel() // what it had is not waited for
 			continue
 		}
 		s.stopNow(g)

@@ -119,10 +119,8 @@ func TestUnknownUser(t *testing.T) {
 	} {
 		cfg := config(t)
 		cfg.User, cfg.Group = c.user, c.group
-		f := start(t, cfg)
-		<-f.done
-		if f.code != CodeFailed || f.err == nil || !strings.Contains(f.err.Error(), c.want) {
-			t.Errorf("%+v: ended with %d, %v", c, f.code, f.err)
+		if _, err := New(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%+v: %v", c, err)
 		}
 	}
 }

@@ -40,6 +40,7 @@ type generation struct {
 	exited    bool
 	gone      bool // with all its processes
 	condemned bool // SIGKILL was sent
+	overdue   bool // more are draining than may
 }
 
 // record is the generation's data. It exists for as long as the generation runs.
@@ -258,6 +259,7 @@ func (s *Service) entomb(g *generation) {
 	if r.Phase != state.Failed {
 		r.Phase = state.Gone
 	}
+	s.removePIDFile(r.PID)
 	s.emit(event{kind: "generation.gone", generation: g.number, fields: map[string]any{"exit": r.Exit, "pid": r.PID},
 		text: fmt.Sprintf("%s: generation %d is gone (%s)", s.cfg.Name, g.number, cmp.Or(r.Exit, "it never ran"))})
 	over := -kept

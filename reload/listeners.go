@@ -138,19 +138,19 @@ func (s *Service) steerTo(g *generation) error {
 	})
 }
 
-// steerEach changes all endpoints' plans, or none: where one fails, those before it
-// go back to what they had.
+// steerEach changes all endpoints' plans, or none: where one fails, it and those
+// before it go back to what they had.
 func (s *Service) steerEach(plan func(i int, now handoff.Plan) handoff.Plan) error {
 	var before []handoff.Plan
 	for i, e := range s.eps {
 		now := e.Plan()
+		before = append(before, now)
 		if err := e.Steer(plan(i, now)); err != nil {
 			for j, p := range before {
 				err = errors.Join(err, s.eps[j].Steer(p))
 			}
 			return err
 		}
-		before = append(before, now)
 	}
 	return nil
 }

@@ -23,13 +23,15 @@ func (s *Service) writePIDFile(pid int) {
 	s.pidWritten = pid
 }
 
-// removePIDFile leaves a file alone that has another's pid by now.
-func (s *Service) removePIDFile() {
-	if s.pidWritten == 0 {
+// removePIDFile when the process that it names has ended. It leaves a file alone
+// that has another's pid by now.
+func (s *Service) removePIDFile(pid int) {
+	if s.pidWritten == 0 || s.pidWritten != pid {
 		return
 	}
+	s.pidWritten = 0
 	b, err := os.ReadFile(s.cfg.PIDFile)
-	if err == nil && strings.TrimSpace(string(b)) == strconv.Itoa(s.pidWritten) {
+	if err == nil && strings.TrimSpace(string(b)) == strconv.Itoa(pid) {
 		err = os.Remove(s.cfg.PIDFile)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

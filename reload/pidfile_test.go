@@ -2,7 +2,9 @@ package reload
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -46,6 +48,28 @@ func readAlways(ctx context.Context, t *testing.T, file string) {
 			t.Errorf("read %q, %v", b, err)
 			return
 		}
+	}
+}
+
+// Without a live process the file would name whoever gets its pid next.
+func TestPIDFileGoesWithTheProcess(t *testing.T) {
+	t.Parallel()
+	cfg := config(t)
+	cfg.PIDFile = filepath.Join(t.TempDir(), "web.pid")
+	f := start(t, cfg)
+	f.until("generation 1", live(1))
+	if err := f.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(cfg.PIDFile); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("stopped, the file says %q, %v", b, err)
+	}
+	if _, err := f.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	pid := f.until("generation 2", live(2)).Live().PID
+	if b, _ := os.ReadFile(cfg.PIDFile); string(b) != fmt.Sprintln(pid) {
+		t.Errorf("started again, the file says %q, live is %d", b, pid)
 	}
 }
 

@@ -66,6 +66,9 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
+	if _, _, err := credential(cfg.User, cfg.Group); err != nil {
+		return nil, err // better now than when clients wait already
+	}
 	guard, err := handoff.NewGuard()
 	if err != nil {
 		return nil, err
@@ -191,7 +194,6 @@ func (s *Service) finish() {
 	s.stopTimer(&s.hold)
 	s.answerStopped()
 	s.answerRollouts(ErrEnded)
-	s.removePIDFile()
 	s.release()
 	s.journal.close()
 }

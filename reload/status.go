@@ -65,7 +65,7 @@ func (s *Service) measureQueues() ([]MeasuredSockets, []MeasuredEndpoint) {
 	return sockets, reserves
 }
 
-// Measured finds what was measured of a generation.
+// MeasuredOf finds what was measured of a generation.
 func (s Status) MeasuredOf(g state.Generation) MeasuredSockets {
 	for _, m := range s.Measured {
 		if m.Generation == g.Number {
