@@ -115,3 +115,19 @@ func TestRealRate(t *testing.T) {
 		t.Errorf("%d connections, rate met %v, progress saw %d", s.accepted(), r.RateMet, seen.Load())
 	}
 }
+
+// A load that is ended early is not blamed for the request that was due just then.
+func TestIntendedWhenEndedEarly(t *testing.T) {
+	start := time.Now()
+	for stopped, want := range map[time.Duration]int{
+		2900 * time.Millisecond: 58,
+		2901 * time.Millisecond: 58, // the 59th is due at 2.9 s
+		2911 * time.Millisecond: 59,
+		9 * time.Second:         100, // Max
+	} {
+		r := &run{load: &Load{Rate: 20, Tolerance: 10 * time.Millisecond, Max: 100}, start: start, sent: 58}
+		if got := r.intended(start.Add(stopped)); got != want {
+			t.Errorf("ended at %v: %d intended, want %d", stopped, got, want)
+		}
+	}
+}

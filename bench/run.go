@@ -148,12 +148,13 @@ func (r *run) hand(next job) bool {
 	}
 }
 
-// intended is how many requests were due when the sending ended.
+// intended is how many requests should have begun when the sending ended: one that
+// was due just then could still have begun in time.
 func (r *run) intended(stopped time.Time) int {
 	if r.load.Rate <= 0 {
 		return r.sent
 	}
-	due := int(math.Ceil(stopped.Sub(r.start).Seconds() * r.load.Rate))
+	due := int(math.Ceil((stopped.Sub(r.start) - r.load.Tolerance).Seconds() * r.load.Rate))
 	if r.load.Max > 0 {
 		due = min(due, r.load.Max)
 	}
