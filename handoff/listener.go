@@ -38,11 +38,11 @@ func (l *Listener) Endpoint() *Endpoint { return l.ep }
 func (l *Listener) Queue() (waiting, limit int, err error) { return queue(l.fd) }
 
 // Restore puts back what a daemon that had the listener before may have changed for
-// the next one: blocking mode, which daemons expect of an inherited socket, and the
-// backlog, which any listen(2) sets for all.
-func (l *Listener) Restore() error {
-	if err := unix.SetNonblock(l.fd, false); err != nil {
-		return fmt.Errorf("can't make %s blocking: %w", l, err)
+// the next one: whether accept(2) blocks, which is the socket's and not the
+// process's, and the backlog, which any listen(2) sets for all.
+func (l *Listener) Restore(nonBlocking bool) error {
+	if err := unix.SetNonblock(l.fd, nonBlocking); err != nil {
+		return fmt.Errorf("can't restore the blocking mode of %s: %w", l, err)
 	}
 	if !l.member {
 		return nil

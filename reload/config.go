@@ -55,6 +55,10 @@ type Config struct {
 	HoldTimeout time.Duration
 	Restart     Restart // on-failure
 	PIDFile     string
+	// NonBlocking: the daemon gets its listeners with O_NONBLOCK. Otherwise without,
+	// as systemd passes them; a daemon whose workers wait for one listener by epoll
+	// and don't set it themselves is stuck in accept(2) where another was quicker.
+	NonBlocking bool
 	Stdin       bool // the daemon gets the holder's standard input, not /dev/null
 
 	// Stdout and Stderr get what the daemons say.

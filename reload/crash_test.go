@@ -138,21 +138,29 @@ func TestRelayThatFails(t *testing.T) {
 	f.until("the report", f.happened("queue.relay-failed"))
 }
 
-// The next generation gets its listener in blocking mode, whatever the one before,
-// whose listener it was, had made of it.
-func TestListenerBlocksAfterACrash(t *testing.T) {
+// The next generation gets its listener in the mode that was asked for, whatever the
+// one before, whose listener it was, had made of it.
+func TestBlockingModeAfterACrash(t *testing.T) {
 	t.Parallel()
-	file := filepath.Join(t.TempDir(), "modes")
-	f := start(t, config(t, "blocking="+file, "nonblock"))
-	inode := f.until("generation 1", live(1)).Live().Listeners[0].Inode
-	f.get("/die")
-	st := f.until("generation 2", live(2))
-	if st.Live().Listeners[0].Inode != inode {
-		t.Errorf("the replacement has another listener: %+v", st.Live())
-	}
-	b, err := os.ReadFile(file)
-	if string(b) != "true <nil>\ntrue <nil>\n" {
-		t.Errorf("blocking were %q, %v", b, err)
+	for habit, nonBlocking := range map[string]bool{"nonblock": false, "block": true} {
+		t.Run(habit, func(t *testing.T) {
+			t.Parallel()
+			file := filepath.Join(t.TempDir(), "modes")
+			cfg := config(t, "blocking="+file, habit)
+			cfg.NonBlocking = nonBlocking
+			f := start(t, cfg)
+			inode := f.until("generation 1", live(1)).Live().Listeners[0].Inode
+			f.get("/die")
+			st := f.until("generation 2", live(2))
+			if st.Live().Listeners[0].Inode != inode {
+				t.Errorf("the replacement has another listener: %+v", st.Live())
+			}
+			b, err := os.ReadFile(file)
+			want := strings.Repeat(fmt.Sprintf("%t <nil>\n", !nonBlocking), 2)
+			if string(b) != want {
+				t.Errorf("blocking were %q, %v", b, err)
+			}
+		})
 	}
 }
 

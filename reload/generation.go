@@ -146,7 +146,7 @@ func (s *Service) restore(i int, l *handoff.Listener) error {
 	if s.eps[i].Steering() == "shared" && len(s.runs) > 1 {
 		return nil
 	}
-	return l.Restore()
+	return l.Restore(s.cfg.NonBlocking)
 }
 
 func (s *Service) stdin() (*os.File, error) {

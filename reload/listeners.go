@@ -80,7 +80,7 @@ func (s *Service) handOver(g *generation) {
 		}
 		s.setReserve(i, l)
 		g.listeners[i] = nil
-		if err := l.Restore(); err != nil { // its backlog is how many clients may wait now
+		if err := l.Restore(s.cfg.NonBlocking); err != nil { // its backlog is how many clients may wait now
 			s.report("listener.restore-failed", g.number, err)
 		}
 	}

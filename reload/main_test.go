@@ -169,8 +169,8 @@ func (d *testDaemon) do(habit, value string) (int, bool) {
 		n := 0
 		fmt.Sscan(value, &n)
 		unix.Listen(3, n)
-	case "nonblock":
-		unix.SetNonblock(3, true)
+	case "nonblock", "block":
+		unix.SetNonblock(3, habit == "nonblock")
 	case "child":
 		cmd := exec.Command(os.Args[0], "daemon", "orphan")
 		cmd.Stdout = os.Stdout

@@ -89,9 +89,11 @@ setenv.add-response-header = ("X-Generation" => env.GAPLESS_GENERATION)
 	return subject{address: address}.with("--stop-signal", "INT", "--", program, "-D", "-f", conf)
 }
 
-// nginx takes the listeners that its NGINX variable names, as from an older nginx;
-// SIGQUIT is its graceful stop. Its configuration can't read the environment, so a
-// shell writes the generation into it and becomes nginx.
+// nginx takes the listeners that its NGINX variable names, as from an older nginx,
+// which would have made them non-blocking: as it doesn't look, a worker would be
+// stuck in accept(2) where the other was quicker. SIGQUIT is its graceful stop. Its
+// configuration can't read the environment, so a shell writes the generation into it
+// and becomes nginx.
 func nginx(t *testing.T) subject {
 	program, dir := need(t, "nginx"), t.TempDir()
 	address := fmt.Sprintf("127.0.0.1:%d", freePort(t))
@@ -110,7 +112,7 @@ http {
 `, address))
 	script := fmt.Sprintf(`cd %s && sed "s/GENERATION/$GAPLESS_GENERATION/" nginx.conf >nginx.$GAPLESS_GENERATION.conf &&
 exec %s -p %s -c nginx.$GAPLESS_GENERATION.conf -g "pid nginx.$GAPLESS_GENERATION.pid;" -e stderr`, dir, program, dir)
-	return subject{address: address}.with("-E", "NGINX=3:", "--stop-signal", "QUIT", "--", "sh", "-c", script)
+	return subject{address: address}.with("-E", "NGINX=3:", "--non-blocking", "--stop-signal", "QUIT", "--", "sh", "-c", script)
 }
 
 // puma takes LISTEN_FDS for an address that it was told to bind.

@@ -33,6 +33,7 @@ type runFlags struct {
 	user, group, workdir string
 	setenv               []string
 	envFile, pidFile     string
+	nonBlocking          bool
 	stdin, now           bool
 
 	control   string
@@ -60,6 +61,7 @@ func (f *runFlags) define(s *pflag.FlagSet) {
 	s.IntVar(&f.maxDraining, "max-draining", 4, "more than this, and the oldest is stopped")
 	durationFlag(s, &f.holdTimeout, "hold-timeout", time.Minute, "with none live for so long, refuse; 0 holds for ever")
 	choiceFlag(s, &f.restart, "restart", "", "when it has ended by itself", "on-failure", "no", "always")
+	s.BoolVar(&f.nonBlocking, "non-blocking", false, "its listeners have O_NONBLOCK; nginx needs it")
 	s.StringVar(&f.user, "user", "", "`USER` of the daemon")
 	s.StringVar(&f.group, "group", "", "`GROUP` of the daemon")
 	s.StringVar(&f.workdir, "workdir", "", "`DIR` it runs in, looked up anew at each start")
