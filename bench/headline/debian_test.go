@@ -21,10 +21,11 @@ func TestDebianServersLoseNothing(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := prepare(t)
-			s.name = name
+			s.name, s.keepAlive = name, loses
 			s.underLoad(t, binaries(t), []bench.Load{
 				{Kind: bench.PerRequest, Rate: 150},
 				{Kind: bench.Pause, Rate: 20},
+				{Kind: bench.KeepAlive, Rate: 100},
 			})
 		})
 	}
