@@ -3,58 +3,19 @@ package bench
 import (
 	"bufio"
 	"context"
-	"fmt"
 	"net"
 	"net/http"
 	"os"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
+	"github.com/gapless-dev/gapless/handoff/leaktest"
 )
 
 // TestMain fails when a test leaves a goroutine or a descriptor behind.
-func TestMain(m *testing.M) {
-	// The runtime opens its poller with the first socket and keeps it.
-	if ln, err := net.Listen("tcp", "127.0.0.1:0"); err == nil {
-		ln.Close()
-	}
-	before := openFds()
-	code := m.Run()
-	if err := goleak.Find(); err != nil {
-		fmt.Fprintln(os.Stderr, "goroutines left behind:", err)
-		code = max(code, 1)
-	}
-	if after := openFds(); after > before {
-		fmt.Fprintf(os.Stderr, "%d descriptors before the tests, %d after\n", before, after)
-		code = max(code, 1)
-	}
-	os.Exit(code)
-}
-
-// openFds counts sockets and pipes.
-func openFds() int {
-	if runtime.GOOS != "linux" {
-		return 0
-	}
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "can't count descriptors:", err)
-		os.Exit(1)
-	}
-	n := 0
-	for _, entry := range entries {
-		// Files are the testing package's: profiles, traces.
-		link, _ := os.Readlink("/proc/self/fd/" + entry.Name())
-		if strings.HasPrefix(link, "socket:") || strings.HasPrefix(link, "pipe:") {
-			n++
-		}
-	}
-	return n
-}
+func TestMain(m *testing.M) { os.Exit(leaktest.Run(m, 0)) }
 
 // server is a TCP server on the loopback that does to each connection what the
 // test says. Its handler gets the connection's number, from 0.

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -13,34 +12,12 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
+	"github.com/gapless-dev/gapless/handoff/leaktest"
 )
 
 // TestMain fails the run if a test leaves a goroutine or a descriptor behind.
-func TestMain(m *testing.M) {
-	before := openFDs()
-	code := m.Run()
-	if code == 0 {
-		if err := goleak.Find(); err != nil {
-			fmt.Fprintln(os.Stderr, "goroutines leaked:", err)
-			code = 1
-		}
-		// The runtime's poller has two, and keeps pipes for splice until they are collected.
-		if after := openFDs(); after > before+2+8 {
-			fmt.Fprintf(os.Stderr, "descriptors leaked: %d before, %d after\n", before, after)
-			code = 1
-		}
-	}
-	os.Exit(code)
-}
-
-func openFDs() int {
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		return 0
-	}
-	return len(entries)
-}
+// The runtime keeps pipes for splice(2) until they are collected.
+func TestMain(m *testing.M) { os.Exit(leaktest.Run(m, 8)) }
 
 // connPair is a connection's two ends.
 func connPair(t *testing.T) (near, far *net.TCPConn) {

@@ -16,9 +16,9 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
+	"github.com/gapless-dev/gapless/handoff/leaktest"
 	"github.com/gapless-dev/gapless/reload/spawn"
 )
 
@@ -34,33 +34,7 @@ func TestMain(m *testing.M) {
 	}
 	flag.Parse()
 	flag.Set("test.parallel", "6") // they wait for processes, not for the processor
-	before := openFDs()
-	code := m.Run()
-	if code == 0 {
-		if err := goleak.Find(); err != nil {
-			fmt.Fprintln(os.Stderr, "goroutines leaked:", err)
-			code = 1
-		}
-		if after := openFDs(); len(after) > len(before)+2 { // the runtime's poller has two
-			fmt.Fprintf(os.Stderr, "descriptors leaked: %v before, %v after\n", before, after)
-			code = 1
-		}
-	}
-	os.Exit(code)
-}
-
-func openFDs() []string {
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		return nil
-	}
-	var open []string
-	for _, e := range entries {
-		if to, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil {
-			open = append(open, e.Name()+"="+to)
-		}
-	}
-	return open
+	os.Exit(leaktest.Run(m, 0))
 }
 
 // daemonMain is a daemon with habits: each argument is one.

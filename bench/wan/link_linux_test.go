@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gapless-dev/gapless/handoff/leaktest"
 )
 
 // patience bounds every wait of the tests; nothing that works comes near it.
@@ -254,7 +256,7 @@ func waitFor(t *testing.T, ok func() bool) {
 
 func TestNothingLeaks(t *testing.T) {
 	openLink(t, Options{}).Close()
-	threadsBefore, filesBefore, goroutinesBefore := threads(t), openFiles(), runtime.NumGoroutine()
+	threadsBefore, filesBefore, goroutinesBefore := threads(t), leaktest.OpenFiles("self"), runtime.NumGoroutine()
 	const rounds = 40
 	for range rounds {
 		l := openLink(t, Options{})
@@ -268,7 +270,7 @@ func TestNothingLeaks(t *testing.T) {
 	if got := threads(t); got > threadsBefore+rounds/2 {
 		t.Errorf("%d threads, %d before", got, threadsBefore)
 	}
-	if got := openFiles(); len(got) > len(filesBefore) {
+	if got := leaktest.OpenFiles("self"); len(got) > len(filesBefore) {
 		t.Errorf("open files %v, before %v", got, filesBefore)
 	}
 	// A goroutine that has been waited for may still be on its way out; goleak counts exactly, at the end.

@@ -6,9 +6,8 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"time"
 
-	"go.uber.org/goleak"
+	"github.com/gapless-dev/gapless/handoff/leaktest"
 )
 
 // childMark makes the test binary a child that prints the names of the interfaces it sees.
@@ -19,52 +18,7 @@ func TestMain(m *testing.M) {
 		printInterfaces()
 		return
 	}
-	os.Exit(runChecked(m))
-}
-
-// runChecked fails a passing run that leaves goroutines or files behind.
-func runChecked(m *testing.M) int {
-	warmUp()
-	before := openFiles()
-	code := m.Run()
-	if code != 0 {
-		return code
-	}
-	if err := goleak.Find(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	if after := openFiles(); len(after) > len(before) {
-		fmt.Fprintf(os.Stderr, "open files before %v\nafter %v\n", before, after)
-		return 1
-	}
-	return 0
-}
-
-// warmUp makes the runtime open what it keeps for good: the poller's files.
-func warmUp() {
-	r, w, err := os.Pipe()
-	if err != nil {
-		return
-	}
-	r.SetReadDeadline(time.Now())
-	r.Close()
-	w.Close()
-}
-
-func openFiles() []string {
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		return nil
-	}
-	var files []string
-	for _, e := range entries {
-		target, err := os.Readlink("/proc/self/fd/" + e.Name())
-		if err == nil { // the directory's own fd is gone by now
-			files = append(files, e.Name()+"="+target)
-		}
-	}
-	return files
+	os.Exit(leaktest.Run(m, 0))
 }
 
 func printInterfaces() {

@@ -10,8 +10,9 @@ import (
 	"syscall"
 	"testing"
 
-	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
+
+	"github.com/gapless-dev/gapless/handoff/leaktest"
 )
 
 // roleEnv makes this binary a child of the tests instead of running them: a
@@ -26,35 +27,7 @@ func TestMain(m *testing.M) {
 	default:
 		reportInherited(role)
 	}
-	before := openFiles()
-	code := m.Run()
-	if err := goleak.Find(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	if after := openFiles(); code == 0 && len(after) > len(before) {
-		fmt.Fprintf(os.Stderr, "files leaked: %d before, %d after: %v\n", len(before), len(after), after)
-		code = 1
-	}
-	os.Exit(code)
-}
-
-// openFiles lists this process's files, except the poller's own: those are
-// opened once and stay.
-func openFiles() []string {
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		panic(err)
-	}
-	var files []string
-	for _, e := range entries {
-		to, err := os.Readlink("/proc/self/fd/" + e.Name())
-		if err != nil || strings.HasPrefix(to, "anon_inode:") {
-			continue
-		}
-		files = append(files, e.Name()+" "+to)
-	}
-	return files
+	os.Exit(leaktest.Run(m, 0))
 }
 
 // shim becomes the role in GAPLESS_TEST_NEXT. It sets what only the process

@@ -3,45 +3,22 @@ package conns
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"os"
 	"syscall"
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
+
+	"github.com/gapless-dev/gapless/handoff/leaktest"
 )
 
 func TestMain(m *testing.M) {
 	if role := os.Getenv("CONNS_TEST_ROLE"); role != "" {
 		os.Exit(runRole(role))
 	}
-	before := openFiles()
-	code := m.Run()
-	if err := goleak.Find(); err != nil {
-		fmt.Fprintln(os.Stderr, "goroutines left behind:", err)
-		code = 1
-	}
-	if after := openFiles(); after > before && code == 0 {
-		fmt.Fprintf(os.Stderr, "descriptors left open: %d before, %d after\n", before, after)
-		code = 1
-	}
-	os.Exit(code)
-}
-
-// openFiles counts descriptors, but not those that the Go runtime keeps (epoll and its wake-up) once it has polled: they are
-// made before the first count.
-func openFiles() int {
-	if ln, err := net.Listen("tcp", "127.0.0.1:0"); err == nil {
-		ln.Close()
-	}
-	names, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		return 0
-	}
-	return len(names)
+	os.Exit(leaktest.Run(m, 0))
 }
 
 func deadline(t testing.TB) context.Context {

@@ -2,48 +2,18 @@ package control
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
+	"github.com/gapless-dev/gapless/handoff/leaktest"
 	"github.com/gapless-dev/gapless/reload"
 )
 
 // TestMain fails the run if a test leaves a goroutine or a descriptor behind.
-func TestMain(m *testing.M) {
-	before := openFDs()
-	code := m.Run()
-	if code == 0 {
-		if err := goleak.Find(); err != nil {
-			fmt.Fprintln(os.Stderr, "goroutines leaked:", err)
-			code = 1
-		}
-		if after := openFDs(); len(after) > len(before)+2 { // the runtime's poller has two
-			fmt.Fprintf(os.Stderr, "descriptors leaked: %v before, %v after\n", before, after)
-			code = 1
-		}
-	}
-	os.Exit(code)
-}
-
-func openFDs() []string {
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		return nil
-	}
-	var open []string
-	for _, e := range entries {
-		if to, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil {
-			open = append(open, e.Name()+"="+to)
-		}
-	}
-	return open
-}
+func TestMain(m *testing.M) { os.Exit(leaktest.Run(m, 0)) }
 
 // fake is a service whose answers a test chooses.
 type fake struct {

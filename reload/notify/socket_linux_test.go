@@ -12,8 +12,9 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
+
+	"github.com/gapless-dev/gapless/handoff/leaktest"
 )
 
 // The test binary also says something to a manager.
@@ -26,36 +27,7 @@ func TestMain(m *testing.M) {
 		fmt.Println(err)
 		os.Exit(0)
 	}
-	before := openFDs()
-	code := m.Run()
-	if code == 0 {
-		if err := goleak.Find(); err != nil {
-			fmt.Fprintln(os.Stderr, "goroutines leaked:", err)
-			code = 1
-		}
-		if after := openFDs(); len(after) > len(before)+pollerFDs {
-			fmt.Fprintf(os.Stderr, "descriptors leaked: %v before, %v after\n", before, after)
-			code = 1
-		}
-	}
-	os.Exit(code)
-}
-
-// pollerFDs are the runtime's own, epoll and eventfd, made at its first use.
-const pollerFDs = 2
-
-func openFDs() []string {
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		return nil
-	}
-	var open []string
-	for _, e := range entries {
-		if to, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil {
-			open = append(open, e.Name()+"="+to)
-		}
-	}
-	return open
+	os.Exit(leaktest.Run(m, 0))
 }
 
 // listen runs a socket until the test ends; what it hears comes in order.

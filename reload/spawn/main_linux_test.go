@@ -5,17 +5,15 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
 	"github.com/gapless-dev/gapless/handoff"
+	"github.com/gapless-dev/gapless/handoff/leaktest"
 )
 
 // The test binary is also the shim, a shim that never finishes, and a holder whose
@@ -34,60 +32,7 @@ func TestMain(m *testing.M) {
 			os.Exit(holdWithSmallLimit(os.Args[2:]))
 		}
 	}
-	before := len(openFDs("self"))
-	code := m.Run()
-	if code == 0 {
-		code = leaks(before)
-	}
-	os.Exit(code)
-}
-
-// pollerFDs are the runtime's own, epoll and eventfd, made at its first use.
-const pollerFDs = 2
-
-func leaks(before int) int {
-	if err := goleak.Find(); err != nil {
-		fmt.Fprintln(os.Stderr, "goroutines leaked:", err)
-		return 1
-	}
-	if after := openFDs("self"); len(after) > before+pollerFDs {
-		fmt.Fprintf(os.Stderr, "descriptors leaked: %d before, now %v\n", before, after)
-		return 1
-	}
-	if left := children(); len(left) > 0 {
-		fmt.Fprintln(os.Stderr, "children left behind:", left)
-		return 1
-	}
-	return 0
-}
-
-// openFDs of a process, with what they are. Reading one's own opens one more, which
-// is left out.
-func openFDs(pid string) map[int]string {
-	open := map[int]string{}
-	dir := "/proc/" + pid + "/fd/"
-	entries, _ := os.ReadDir(dir)
-	for _, e := range entries {
-		to, err := os.Readlink(dir + e.Name())
-		if fd, errFD := strconv.Atoi(e.Name()); err == nil && errFD == nil {
-			open[fd] = to
-		}
-	}
-	return open
-}
-
-// children are this process's, zombies too, as lines of /proc/PID/stat.
-func children() []string {
-	var all []string
-	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
-	for _, path := range stats {
-		b, err := os.ReadFile(path)
-		fields := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
-		if err == nil && len(fields) > 1 && string(fields[1]) == strconv.Itoa(os.Getpid()) {
-			all = append(all, string(b))
-		}
-	}
-	return all
+	os.Exit(leaktest.Run(m, 0))
 }
 
 func procState(pid int) string {

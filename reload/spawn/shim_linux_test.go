@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gapless-dev/gapless/handoff"
+	"github.com/gapless-dev/gapless/handoff/leaktest"
 )
 
 // The daemon gets 0, 1, 2 and its listeners, in order, and not one descriptor more.
@@ -60,7 +61,7 @@ func hasExactly(t *testing.T, pid int, want map[int]string) {
 	var diff string
 	deadline := time.Now().Add(5 * time.Second)
 	for time.Now().Before(deadline) {
-		if diff = cmp.Diff(want, openFDs(strconv.Itoa(pid))); diff == "" {
+		if diff = cmp.Diff(want, leaktest.OpenFiles(strconv.Itoa(pid))); diff == "" {
 			return
 		}
 		time.Sleep(time.Millisecond)
@@ -177,7 +178,7 @@ func holdWithSmallLimit(args []string) int {
 		fmt.Println(err)
 		return 1
 	}
-	before := len(openFDs("self"))
+	before := leaktest.OpenFiles("self")
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 64, Max: 64}); err != nil {
 		fmt.Println(err)
 		return 1
@@ -192,7 +193,11 @@ func holdWithSmallLimit(args []string) int {
 	}
 	fmt.Println(err)
 	unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 64, Max: 64})
-	return leaks(before)
+	if err := leaktest.Find(before, 0); err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	return 0
 }
 
 // A daemon begins with every signal at its default, whatever the holder's starter
