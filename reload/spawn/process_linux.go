@@ -1,7 +1,6 @@
 package spawn
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -40,29 +39,6 @@ func follow(pid, pidfd int) (*Process, error) {
 	go p.watch()
 	return p, nil
 }
-
-// PID of the main process, which is also the number of its process group.
-func (p *Process) PID() int { return p.pid }
-
-// Exited is closed when the main process has ended.
-func (p *Process) Exited() <-chan struct{} { return p.exited }
-
-// HasExited tells whether Exited is closed.
-func (p *Process) HasExited() bool {
-	select {
-	case <-p.exited:
-		return true
-	default:
-		return false
-	}
-}
-
-// Exit is how the main process ended; it is valid once Exited is closed.
-func (p *Process) Exit() Exit { return p.exit }
-
-// Gone is closed when the whole process group has ended and the main process has
-// been reaped. Nothing is left of the Process then.
-func (p *Process) Gone() <-chan struct{} { return p.gone }
 
 // Signal sends one to the main process; one that has ended is no error.
 func (p *Process) Signal(s syscall.Signal) error {
@@ -165,16 +141,6 @@ func (p *Process) reap() {
 		}
 	}
 	p.pidfd.Close()
-}
-
-// Wait returns when all is gone, or with ctx's error.
-func (p *Process) Wait(ctx context.Context) error {
-	select {
-	case <-p.gone:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }
 
 // pidfdAttr makes the child's pidfd come with the fork.

@@ -1,0 +1,92 @@
+package reload
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gapless-dev/gapless/reload/ready"
+	"github.com/gapless-dev/gapless/reload/state"
+)
+
+func TestFailedCandidateLeavesTheOld(t *testing.T) {
+	t.Parallel()
+	flag := filepath.Join(t.TempDir(), "broken")
+	for _, c := range []struct {
+		name, habit, want, line string
+		code                    int
+	}{
+		{"exits", "exitif=" + flag, "ended before it was ready: exit status 3", "", CodeNotReady},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			os.Remove(flag)
+			f := start(t, config(t, "say=no such table: users", c.habit))
+			f.until("generation 1", live(1))
+			os.WriteFile(flag, nil, 0o600)
+			_, err := f.reload()
+			var failure *Failure
+			if !errors.As(err, &failure) || failure.Code != c.code || !strings.Contains(failure.Reason, c.want) {
+				t.Fatalf("reload: %v", err)
+			}
+			if !slices.Contains(failure.Lines, "no such table: users") {
+				t.Errorf("its last lines are %q", failure.Lines)
+			}
+			if got := f.generation(); got != "1" {
+				t.Errorf("answered by %q", got)
+			}
+			f.until("the candidate to go", func(s Status) bool { return phase(2, state.Failed)(s) && len(s.Measured) == 2 })
+		})
+	}
+}
+
+func TestFirstGenerationFails(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		habits []string
+		code   int
+	}{
+		{[]string{"exit=3"}, 3},
+		{[]string{"exit=0"}, CodeNotReady},
+	} {
+		f := start(t, config(t, c.habits...))
+		<-f.done
+		if f.code != c.code || f.err == nil {
+			t.Errorf("%q: ended with %d, %v", c.habits, f.code, f.err)
+		}
+	}
+	cfg := config(t)
+	cfg.Command = []string{"/no/such/daemon"}
+	f := start(t, cfg)
+	<-f.done
+	if f.code != 127 {
+		t.Errorf("not found: ended with %d, %v", f.code, f.err)
+	}
+}
+
+func TestCandidateThatHangs(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []ready.Mode{ready.Auto, ready.Notify, ready.Accept} {
+		t.Run(string(mode), func(t *testing.T) {
+			cfg := config(t, "hang")
+			cfg.ReadyTimeout, cfg.Ready.Mode = 300*time.Millisecond, mode
+			f := start(t, cfg)
+			<-f.done
+			if f.code != CodeNotReady || !strings.Contains(f.err.Error(), "was not ready within 300ms") {
+				t.Errorf("ended with %d, %v", f.code, f.err)
+			}
+		})
+	}
+}
+
+func TestClosedListenerIsNotReady(t *testing.T) {
+	t.Parallel()
+	f := start(t, config(t, "notify", "close3"))
+	<-f.done
+	if f.err == nil || !strings.Contains(f.err.Error(), "closed its listener") {
+		t.Errorf("ended with %d, %v", f.code, f.err)
+	}
+}
