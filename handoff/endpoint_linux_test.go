@@ -1,13 +1,10 @@
 package handoff
 
 import (
-	"context"
 	"errors"
 	"math"
 	"net"
-	"os"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -119,54 +116,6 @@ func acceptOne(t *testing.T, l *Listener) int {
 	return -1
 }
 
-func TestAddressInUseNamesTheOwner(t *testing.T) {
-	other, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer other.Close()
-	ep := openEndpoint(t, spec(t, other.Addr().String()))
-	_, err = ep.Open()
-	var inUse *InUseError
-	if !errors.As(err, &inUse) || inUse.PID != os.Getpid() || !errors.Is(err, unix.EADDRINUSE) {
-		t.Fatalf("open: %v", err)
-	}
-	if !strings.Contains(err.Error(), "in use by pid") {
-		t.Errorf("it says: %v", err)
-	}
-}
-
-func TestPrivilegedPort(t *testing.T) {
-	err := inUse(&Endpoint{}, unix.EACCES)
-	if !errors.Is(err, unix.EACCES) || !strings.Contains(err.Error(), "setcap") {
-		t.Errorf("it says: %v", err)
-	}
-}
-
-// A listener of somebody else's that may take traffic is found, whatever the
-// family or the address under which it overlaps; one that can't is not.
-func TestForeignListeners(t *testing.T) {
-	ep := openEndpoint(t, spec(t, "127.0.0.1:0"))
-	mustOpen(t, ep)
-	if foreign, err := ep.Foreign(t.Context()); err != nil || len(foreign) != 0 {
-		t.Fatalf("alone: %v, %v", foreign, err)
-	}
-	elsewhere := openEndpoint(t, Spec{Network: TCP, Host: "127.0.0.2", Port: ep.Addr().Port()})
-	mustOpen(t, elsewhere)
-	if foreign, err := ep.Foreign(t.Context()); err != nil || len(foreign) != 0 {
-		t.Fatalf("with one at another address: %v, %v", foreign, err)
-	}
-	wild := openEndpoint(t, Spec{Network: TCP, Port: ep.Addr().Port()})
-	mustOpen(t, wild)
-	foreign, err := ep.Foreign(t.Context())
-	if err != nil || len(foreign) != 1 || foreign[0].PID != os.Getpid() {
-		t.Fatalf("with a wildcard: %v, %v", foreign, err)
-	}
-	if foreign, err = ep.Foreign(t.Context(), wild.Inodes()...); err != nil || len(foreign) != 0 {
-		t.Errorf("with a wildcard of our own: %v, %v", foreign, err)
-	}
-}
-
 func TestCanaryShare(t *testing.T) {
 	ep := openEndpoint(t, spec(t, "127.0.0.1:0"))
 	live, cand := startDaemon(t, ep, 1, 1), startDaemon(t, ep, 2, 1)
@@ -260,36 +209,6 @@ func TestCloseRefusesWhatIsSteeredTo(t *testing.T) {
 	}
 }
 
-// A listener that a daemon shut down is found, although opening and closing others
-// has met it before.
-func TestShutDownListenerIsFoundUntilMended(t *testing.T) {
-	ep := openEndpoint(t, spec(t, "127.0.0.1:0"))
-	l, other := mustOpen(t, ep), mustOpen(t, ep)
-	shutdown(l.fd)
-	third := mustOpen(t, ep)
-	if err := ep.Close(third); err != nil {
-		t.Fatal(err)
-	}
-	for range 2 {
-		if left, err := ep.Refresh(); err != nil || !slices.Equal(left, []*Listener{l}) {
-			t.Fatalf("refresh: %v, %v", left, err)
-		}
-	}
-	if err := ep.Relisten(l); err != nil {
-		t.Fatal(err)
-	}
-	shutdown(other.fd)
-	if left, err := ep.Refresh(); err != nil || !slices.Equal(left, []*Listener{other}) {
-		t.Fatalf("refresh: %v, %v", left, err)
-	}
-	if err := ep.Close(other); err != nil {
-		t.Fatal(err)
-	}
-	if left, err := ep.Refresh(); err != nil || len(left) > 0 {
-		t.Fatalf("refresh: %v, %v", left, err)
-	}
-}
-
 // One socket for all: what a daemon does to it is mended for all.
 func TestSharedListener(t *testing.T) {
 	ep, err := Open(t.Context(), spec(t, "127.0.0.1:0"), OpenOptions{Shared: true})
@@ -319,43 +238,6 @@ func TestSharedListener(t *testing.T) {
 		t.Errorf("answered by %d, %v", id, err)
 	}
 	second.stop(1)
-}
-
-func TestGuardNoticesAShutdownAndNoConnection(t *testing.T) {
-	g, err := NewGuard()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer g.Close()
-	ep, err := Open(t.Context(), spec(t, "127.0.0.1:0"), OpenOptions{Guard: g})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ep.CloseAll()
-	l, other := mustOpen(t, ep), mustOpen(t, ep)
-	c, err := net.Dial("tcp", ep.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	for range 2 { // again after it listens again
-		shutdown(other.fd)
-		inodes, err := g.Wait(t.Context())
-		if err != nil || !slices.Equal(inodes, []uint64{other.Inode()}) {
-			t.Fatalf("guard: %v, %v (the listeners are %d and %d)", inodes, err, l.Inode(), other.Inode())
-		}
-		if left, err := ep.Refresh(); err != nil || !slices.Equal(left, []*Listener{other}) {
-			t.Fatalf("refresh: %v, %v", left, err)
-		}
-		if err := ep.Relisten(other); err != nil {
-			t.Fatal(err)
-		}
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if inodes, err := g.Wait(ctx); err == nil {
-		t.Errorf("a guard that was ended saw %v", inodes)
-	}
 }
 
 func TestDeferAcceptHoldsBackClientsButNoProbe(t *testing.T) {
@@ -463,34 +345,4 @@ func withRoomFor(t *testing.T, n int, f func()) {
 	}
 	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &was)
 	f()
-}
-
-// A shared listener is watched again after a time of refusing.
-func TestGuardAfterSharedResume(t *testing.T) {
-	g, err := NewGuard()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer g.Close()
-	ep, err := Open(t.Context(), spec(t, "127.0.0.1:0"), OpenOptions{Shared: true, Guard: g})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ep.CloseAll()
-	l := mustOpen(t, ep)
-	if err := ep.Refuse(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := g.Wait(t.Context()); err != nil { // it sees our own shutdown
-		t.Fatal(err)
-	}
-	if err := ep.Resume(); err != nil {
-		t.Fatal(err)
-	}
-	shutdown(l.fd)
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-	defer cancel()
-	if inodes, err := g.Wait(ctx); err != nil || !slices.Equal(inodes, []uint64{l.Inode()}) {
-		t.Errorf("guard: %v, %v", inodes, err)
-	}
 }
