@@ -92,4 +92,17 @@ type ReloadOptions struct {
 	// IfGeneration, if not 0, refuses the reload unless that one is live when its
 	// turn comes.
 	IfGeneration int
+	// Supersede gives a candidate up that is not ready yet; otherwise this reload
+	// waits for what becomes of it.
+	Supersede bool
+	// Change, if any, is for the new generation and, once it is live, for all that
+	// follow.
+	Change Change
+}
+
+// Change is what a reload makes different.
+type Change struct {
+	Command []string // the new command; none keeps the old one
+	Set     []string // variables, NAME=VALUE, beside those that are set already
+	EnvFile string   // an absolute path, read at each start; "" keeps the old one
 }

@@ -6,24 +6,26 @@ import (
 	"io"
 	"os"
 	"os/user"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/gapless-dev/gapless/reload/spawn"
 )
 
-// environment of a generation: the configured one, the file's, then what gapless
-// says. The shim adds LISTEN_*.
+// environment of a generation: the configured one, the file's, what reloads added,
+// then what gapless says. The shim adds LISTEN_*.
 func (s *Service) environment(g *generation, own []string) ([]string, error) {
-	env := append(append([]string(nil), s.cfg.Env...), own...)
-	if s.cfg.EnvFile != "" {
-		more, err := readEnvFile(s.cfg.EnvFile)
+	recipe := s.record(g).Recipe
+	env := slices.Concat(s.cfg.Env, own)
+	if recipe.EnvFile != "" {
+		more, err := readEnvFile(recipe.EnvFile)
 		if err != nil {
 			return nil, err
 		}
 		env = append(env, more...)
 	}
-	return append(env,
+	return append(slices.Concat(env, recipe.Set),
 		"NOTIFY_SOCKET="+g.notify.Address(),
 		"GAPLESS_SERVICE="+s.cfg.Name,
 		"GAPLESS_GENERATION="+strconv.Itoa(g.number),

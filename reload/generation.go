@@ -48,7 +48,7 @@ func (s *Service) record(g *generation) *state.Generation { return s.st.Generati
 
 // prepare makes what a generation needs before its process: number, listeners,
 // notify socket, output. On error nothing of it stays.
-func (s *Service) prepare(reason string) (*generation, error) {
+func (s *Service) prepare(reason string, recipe state.Recipe) (*generation, error) {
 	g := &generation{number: s.st.Next, said: make(chan struct{})}
 	s.st.Next++
 	g.ctx, g.cancel = context.WithCancel(s.ctx)
@@ -62,7 +62,7 @@ func (s *Service) prepare(reason string) (*generation, error) {
 	}
 	s.st.Generations = append(s.st.Generations, state.Generation{
 		Number: g.number, Phase: state.Starting, Started: time.Now(), Reason: reason,
-		Command: slices.Clone(s.cfg.Command), Dir: s.cfg.Dir, Listeners: s.describe(g),
+		Recipe: recipe, Listeners: s.describe(g),
 	})
 	if err != nil {
 		s.discard(g)
@@ -133,8 +133,9 @@ func (s *Service) options(g *generation) (spawn.Options, error) {
 	if err != nil {
 		return spawn.Options{}, err
 	}
+	recipe := s.record(g).Recipe
 	return spawn.Options{
-		Order: spawn.Order{Argv: s.cfg.Command, Env: env, Dir: s.cfg.Dir, Credential: credential},
+		Order: spawn.Order{Argv: recipe.Command, Env: env, Dir: recipe.Dir, Credential: credential},
 		Shim:  s.cfg.Shim, Listeners: files, Stdin: stdin, Stdout: g.output.Stdout, Stderr: g.output.Stderr,
 	}, nil
 }

@@ -156,14 +156,13 @@ func TestFailedCandidatesListenerIsNotMended(t *testing.T) {
 	t.Parallel()
 	f := start(t, config(t))
 	f.until("generation 1", live(1))
-	cfg := f.cfg.Command
-	f.ask(t.Context(), func() { f.cfg.Command = append(append([]string(nil), cfg...), "worker", "exit=3") })
-	if _, err := f.reload(); err == nil {
+	bad := Change{Command: append(f.command(), "worker", "exit=3")}
+	if _, err := f.change(bad); err == nil {
 		t.Fatal("it went live")
 	}
 	f.until("its worker to shut the listener down", func(Status) bool { return strings.Contains(f.out.String(), "shut down") })
 	for range 3 { // the guard's word may come a moment later
-		if _, err := f.reload(); err == nil {
+		if _, err := f.change(bad); err == nil {
 			t.Fatal("it went live")
 		}
 	}

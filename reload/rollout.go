@@ -22,7 +22,8 @@ type rollout struct {
 
 // waiter is somebody who asked for a rollout.
 type waiter struct {
-	reply chan<- answer // has room for one
+	reply  chan<- answer // has room for one
+	change Change
 	// ifGeneration, if not 0, must be live when the rollout begins.
 	ifGeneration int
 }
@@ -42,6 +43,20 @@ func (s *Service) Reload(ctx context.Context, o ReloadOptions) (Result, error) {
 		return Result{}, err
 	}
 	return s.await(ctx, reply)
+}
+
+// Trigger is Reload for somebody who does not wait. What becomes of it is told by
+// events, a refusal too. Any number of them while a reload runs become one more.
+func (s *Service) Trigger(o ReloadOptions) {
+	s.post(func() {
+		reply := make(chan answer, 1)
+		s.request(o, reply)
+		select {
+		case a := <-reply:
+			s.emit(event{kind: "reload.refused", level: levelWarn, text: a.failure.Error(), fields: map[string]any{"reason": o.Reason}})
+		default:
+		}
+	})
 }
 
 // Start is for a service that was stopped: clients that waited meanwhile are served.
@@ -88,6 +103,8 @@ func (s *Service) request(o ReloadOptions, reply chan<- answer) {
 		reply <- answer{failure: s.refusal(CodeNotRunning, "is stopped; start it")}
 	case s.overtaken(o.IfGeneration):
 		reply <- s.tooLateFor(o.IfGeneration)
+	case o.Change.check() != nil:
+		reply <- answer{failure: s.refusal(CodeFailed, o.Change.check().Error())}
 	default:
 		s.join(o, reply)
 	}
@@ -116,7 +133,7 @@ func (s *Service) refusal(code int, reason string) *Failure {
 
 // join begins a rollout, or joins the one that waits for the one under way.
 func (s *Service) join(o ReloadOptions, reply chan<- answer) {
-	w := waiter{reply, o.IfGeneration}
+	w := waiter{reply, o.Change, o.IfGeneration}
 	if s.current == nil {
 		s.begin(&rollout{reason: o.Reason, waiters: []waiter{w}})
 		return
@@ -125,15 +142,26 @@ func (s *Service) join(o ReloadOptions, reply chan<- answer) {
 		s.next = &rollout{reason: o.Reason}
 	}
 	s.next.waiters = append(s.next.waiters, w)
+	if o.Supersede {
+		s.supersede()
+	}
+}
+
+// supersede gives up the candidate, of which somebody knows that it is obsolete; then
+// comes the rollout that waits.
+func (s *Service) supersede() {
+	if g := s.current.gen; g != nil {
+		s.fail(g, CodeNotReady, "was given up for a newer one")
+	}
 }
 
 func (s *Service) begin(r *rollout) {
 	s.stopTimer(&s.restart)
 	r.began, r.superseded = time.Now(), make(chan int, 1)
 	s.current = r
-	g, err := s.prepare(r.reason)
+	g, err := s.prepare(r.reason, r.recipe(s.st.Recipe))
 	r.gen = g
-	s.emit(event{kind: "generation.starting", generation: g.number, fields: map[string]any{"reason": r.reason, "command": s.cfg.Command},
+	s.emit(event{kind: "generation.starting", generation: g.number, fields: map[string]any{"reason": r.reason, "command": s.record(g).Command},
 		text: fmt.Sprintf("%s: generation %d starts (%s)", s.cfg.Name, g.number, r.reason)})
 	if err != nil {
 		s.failed(g, &Failure{Code: CodeFailed, Service: s.cfg.Name, Generation: g.number, Reason: "could not be prepared: " + err.Error(), ExitCode: -1})
@@ -152,6 +180,7 @@ func (s *Service) goLive(g *generation) {
 	}
 	r := s.record(g)
 	r.Phase, r.Ready = state.Live, time.Now()
+	s.st.Recipe = r.Recipe.Clone()
 	g.giveUp()
 	s.everLive = true
 	s.stopTimer(&s.hold)

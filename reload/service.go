@@ -75,7 +75,7 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	}
 	s := &Service{cfg: cfg, inbox: make(chan func()), ended: make(chan struct{}), runs: map[int]*generation{}, guard: guard}
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	s.st = state.Service{Version: state.Version, Name: cfg.Name, Goal: state.Run, Next: 1}
+	s.st = state.Service{Version: state.Version, Name: cfg.Name, Goal: state.Run, Next: 1, Recipe: cfg.recipe()}
 	if err := s.open(ctx); err != nil {
 		s.release()
 		return nil, err

@@ -13,7 +13,8 @@ import (
 
 const reloadExample = `  gapless reload                          the only service there is
   gapless reload web --timeout 1m && echo it is live
-  gapless reload web --if-generation 7    only if nobody else was faster`
+  gapless reload web --if-generation 7    only if nobody else was faster
+  gapless reload web -E DEBUG=1 -- /srv/web/bin/web -v   another command from now on`
 
 func newReload(t terminal) *cobra.Command {
 	var (
@@ -21,19 +22,25 @@ func newReload(t terminal) *cobra.Command {
 		wait    bool
 		timeout duration
 		output  choice
-		number  int
+		o       control.ReloadOptions
+		change  changeFlags
 	)
 	c := &cobra.Command{
-		Use:     "reload [NAME] [flags]",
+		Use:     "reload [NAME] [flags] [-- COMMAND [ARG...]]",
 		Short:   "Replace the daemon by a new generation; answers when it is live, or why not",
 		Example: reloadExample,
-		Args:    cobra.MaximumNArgs(1),
+		Args:    atMostOneName,
 		RunE: func(c *cobra.Command, args []string) error {
-			client, err := at.find(c.Context(), args)
+			name, command := beforeDash(c, args)
+			var err error
+			if o.Change, err = change.parse(command); err != nil {
+				return wrongUsage(c.CommandPath(), "%s", err)
+			}
+			client, err := at.find(c.Context(), name)
 			if err != nil {
 				return err
 			}
-			o := control.ReloadOptions{ReloadOptions: reload.ReloadOptions{IfGeneration: number}, NoWait: !wait, Timeout: time.Duration(timeout)}
+			o.NoWait, o.Timeout = !wait, time.Duration(timeout)
 			result, err := client.Reload(c.Context(), o)
 			if err != nil {
 				return sayRefusal(t, err, output.value)
@@ -43,7 +50,9 @@ func newReload(t terminal) *cobra.Command {
 	}
 	c.Flags().BoolVar(&wait, "wait", true, "wait until it is live, or has failed")
 	durationFlag(c.Flags(), &timeout, "timeout", 0, "wait no longer; it goes on (0: the service's own limits)")
-	c.Flags().IntVar(&number, "if-generation", 0, "only if the live generation is `N`")
+	c.Flags().IntVar(&o.IfGeneration, "if-generation", 0, "only if the live generation is `N`")
+	c.Flags().BoolVar(&o.Supersede, "supersede", false, "give up a candidate that is not ready yet")
+	change.define(c.Flags())
 	outputFlag(c, &output, "text", "json")
 	at.define(c)
 	return c

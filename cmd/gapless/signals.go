@@ -12,7 +12,6 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/gapless-dev/gapless/reload"
-	"github.com/gapless-dev/gapless/reload/control"
 )
 
 // signals does what people and supervisors ask for by signal. They are caught and
@@ -21,7 +20,6 @@ type signals struct {
 	svc      *reload.Service
 	log      zerolog.Logger
 	caught   chan os.Signal
-	reloads  *control.Background
 	dump     chan struct{} // state to the log, one at a time
 	shutdown chan struct{}
 	// terminal: it was started at one, whose end is announced by SIGHUP.
@@ -31,7 +29,7 @@ type signals struct {
 // newSignals catches them from now on.
 func newSignals(t terminal, svc *reload.Service, log zerolog.Logger) *signals {
 	s := &signals{
-		svc: svc, log: log, caught: make(chan os.Signal, 16), reloads: control.NewBackground(svc, log),
+		svc: svc, log: log, caught: make(chan os.Signal, 16),
 		dump: make(chan struct{}, 1), shutdown: make(chan struct{}, 1), terminal: isTerminal(t.in) || isTerminal(t.err),
 	}
 	signal.Notify(s.caught, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2,
@@ -44,7 +42,6 @@ func newSignals(t terminal, svc *reload.Service, log zerolog.Logger) *signals {
 func (s *signals) run(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	wg.Go(func() { s.reloads.Run(ctx) })
 	wg.Go(func() { s.each(ctx, s.dump, s.dumpState) })
 	wg.Go(func() { s.each(ctx, s.shutdown, s.drain) })
 	for {
@@ -85,7 +82,7 @@ func (s *signals) handle(sig os.Signal) {
 			s.svc.Interrupt()
 			return
 		}
-		s.reloads.Ask(reload.ReloadOptions{Reason: "SIGHUP"})
+		s.svc.Trigger(reload.ReloadOptions{Reason: "SIGHUP"})
 	case syscall.SIGTERM, syscall.SIGINT:
 		s.svc.Interrupt()
 	case syscall.SIGQUIT:

@@ -16,6 +16,7 @@ type Service interface {
 	Name() string
 	Status(context.Context) (reload.Status, error)
 	Reload(context.Context, reload.ReloadOptions) (reload.Result, error)
+	Trigger(reload.ReloadOptions)
 	Start(context.Context) (reload.Result, error)
 	Stop(context.Context) error
 	Kill(context.Context, syscall.Signal) (int, error)
@@ -42,6 +43,10 @@ type request struct {
 	IfGeneration int           `json:"if_generation,omitempty"`
 	NoWait       bool          `json:"no_wait,omitempty"`
 	Reason       string        `json:"reason,omitempty"`
+	Supersede    bool          `json:"supersede,omitempty"`
+	Command      []string      `json:"command,omitempty"`
+	Set          []string      `json:"set,omitempty"`
+	EnvFile      string        `json:"env_file,omitempty"`
 	Signal       int           `json:"signal,omitempty"`
 }
 

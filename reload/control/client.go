@@ -69,7 +69,10 @@ type ReloadOptions struct {
 // away or the timeout passes, it goes on in the holder.
 func (c *Client) Reload(ctx context.Context, o ReloadOptions) (reload.Result, error) {
 	var r reload.Result
-	q := request{Timeout: o.Timeout, IfGeneration: o.IfGeneration, NoWait: o.NoWait, Reason: o.Reason}
+	q := request{
+		Timeout: o.Timeout, IfGeneration: o.IfGeneration, NoWait: o.NoWait, Reason: o.Reason, Supersede: o.Supersede,
+		Command: o.Change.Command, Set: o.Change.Set, EnvFile: o.Change.EnvFile,
+	}
 	err := c.operate(ctx, "reload", q, &r)
 	return r, err
 }

@@ -11,12 +11,9 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/rs/zerolog"
 
 	"github.com/gapless-dev/gapless/handoff"
 	"github.com/gapless-dev/gapless/reload"
@@ -231,65 +228,30 @@ func TestEvents(t *testing.T) {
 	}
 }
 
-// TestBackground: however many ask, one runs and one more follows; that one begins
-// after the last of them has asked.
-func TestBackground(t *testing.T) {
-	var runs atomic.Int32
-	began, goOn := make(chan struct{}), make(chan struct{})
-	b := NewBackground(&fake{reload: func(ctx context.Context, _ reload.ReloadOptions) (reload.Result, error) {
-		runs.Add(1)
-		began <- struct{}{}
-		<-goOn
+// What a client asks for reaches the service as it was asked, waited for or not.
+func TestReloadOptions(t *testing.T) {
+	f := &fake{triggered: make(chan reload.ReloadOptions, 1)}
+	f.reload = func(_ context.Context, o reload.ReloadOptions) (reload.Result, error) {
+		f.triggered <- o
 		return reload.Result{}, nil
-	}}, zerolog.Nop())
-	ctx, cancel := context.WithCancel(within(t))
-	ended := make(chan struct{})
-	go func() { defer close(ended); b.Run(ctx) }()
-	b.Ask(reload.ReloadOptions{})
-	<-began
-	for range 50 {
-		b.Ask(reload.ReloadOptions{})
 	}
-	goOn <- struct{}{}
-	<-began
-	b.Ask(reload.ReloadOptions{})
-	goOn <- struct{}{}
-	<-began
-	goOn <- struct{}{}
-	cancel()
-	<-ended
-	if n := runs.Load(); n != 3 {
-		t.Errorf("%d reloads, want 3", n)
+	c := serve(t, f, Options{})
+	want := reload.ReloadOptions{
+		Reason: "test", IfGeneration: 7, Supersede: true,
+		Change: reload.Change{Command: []string{"web", "-v"}, Set: []string{"A=1"}, EnvFile: "/etc/web.env"},
 	}
-}
-
-// TestBackgroundTells refusals, and leaves the rest to the service.
-func TestBackgroundTells(t *testing.T) {
-	var log strings.Builder
-	b := NewBackground(&fake{}, zerolog.New(&log))
-	b.tell(t.Context(), nil)
-	b.tell(t.Context(), reload.ErrEnded)
-	b.tell(t.Context(), &reload.Failure{Generation: 3, Reason: "told already"})
-	if log.Len() > 0 {
-		t.Errorf("told: %s", log.String())
+	for _, noWait := range []bool{false, true} {
+		if _, err := c.Reload(within(t), ReloadOptions{ReloadOptions: want, NoWait: noWait}); err != nil {
+			t.Fatal(err)
+		}
+		if got := <-f.triggered; !reflect.DeepEqual(got, want) {
+			t.Errorf("no wait %t: asked for %+v", noWait, got)
+		}
 	}
-	b.tell(t.Context(), &reload.Failure{Service: "web", Reason: "is stopped; start it"})
-	if !strings.Contains(log.String(), "is stopped; start it") {
-		t.Errorf("told: %s", log.String())
-	}
-}
-
-func TestNoWait(t *testing.T) {
-	came := make(chan reload.ReloadOptions)
-	c := serve(t, &fake{reload: func(ctx context.Context, o reload.ReloadOptions) (reload.Result, error) {
-		came <- o
-		<-ctx.Done()
-		return reload.Result{}, ctx.Err()
-	}}, Options{})
 	if _, err := c.Reload(within(t), ReloadOptions{NoWait: true}); err != nil {
 		t.Fatal(err)
 	}
-	if o := <-came; !strings.HasPrefix(o.Reason, "reload by uid") {
+	if o := <-f.triggered; !strings.HasPrefix(o.Reason, "reload by uid") {
 		t.Errorf("asked for %+v", o)
 	}
 }

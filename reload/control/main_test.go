@@ -17,12 +17,13 @@ func TestMain(m *testing.M) { os.Exit(leaktest.Run(m, 0)) }
 
 // fake is a service whose answers a test chooses.
 type fake struct {
-	status   func(context.Context) (reload.Status, error)
-	reload   func(context.Context, reload.ReloadOptions) (reload.Result, error)
-	stop     func(context.Context) error
-	kill     func(context.Context, syscall.Signal) (int, error)
-	follower chan reload.Event
-	last     []reload.Event
+	status    func(context.Context) (reload.Status, error)
+	reload    func(context.Context, reload.ReloadOptions) (reload.Result, error)
+	stop      func(context.Context) error
+	kill      func(context.Context, syscall.Signal) (int, error)
+	follower  chan reload.Event
+	triggered chan reload.ReloadOptions
+	last      []reload.Event
 }
 
 func (f *fake) Name() string { return "web" }
@@ -32,6 +33,7 @@ func (f *fake) Status(ctx context.Context) (reload.Status, error) {
 func (f *fake) Reload(ctx context.Context, o reload.ReloadOptions) (reload.Result, error) {
 	return f.reload(ctx, o)
 }
+func (f *fake) Trigger(o reload.ReloadOptions) { f.triggered <- o }
 func (f *fake) Start(ctx context.Context) (reload.Result, error) {
 	return f.reload(ctx, reload.ReloadOptions{Reason: "start"})
 }

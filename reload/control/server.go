@@ -34,19 +34,18 @@ type Options struct {
 const (
 	quick      = 10 * time.Second // what needs no waiting for the daemon
 	headerTime = 5 * time.Second
-	bodyMost   = 64 << 10
+	bodyMost   = 1 << 20 // a command with its arguments
 	closeTime  = 2 * time.Second
 )
 
 // Server answers at a control socket.
 type Server struct {
-	socket     *Socket
-	svc        Service
-	options    Options
-	http       *http.Server
-	background *Background
-	cancel     context.CancelFunc
-	wg         sync.WaitGroup
+	socket  *Socket
+	svc     Service
+	options Options
+	http    *http.Server
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup
 }
 
 // Serve answers at socket, which it owns from now on, until [Server.Close].
@@ -61,7 +60,7 @@ func Serve(socket *Socket, svc Service, o Options) *Server {
 		o.UIDs = []uint32{uint32(os.Geteuid())}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &Server{socket: socket, svc: svc, options: o, cancel: cancel, background: NewBackground(svc, o.Log)}
+	s := &Server{socket: socket, svc: svc, options: o, cancel: cancel}
 	s.http = &http.Server{
 		Handler:           s.guard(s.routes()),
 		ReadHeaderTimeout: headerTime,
@@ -69,7 +68,6 @@ func Serve(socket *Socket, svc Service, o Options) *Server {
 		ConnContext:       withPeer,
 		ErrorLog:          log.New(io.Discard, "", 0), // a client that breaks off is nobody's error
 	}
-	s.wg.Go(func() { s.background.Run(ctx) })
 	s.wg.Go(func() {
 		if err := s.http.Serve(socket.listener); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 			o.Log.Error().Err(err).Str("event", "control.failed").Msg("the control socket does not answer any more")
@@ -204,9 +202,12 @@ func (s *Server) reload(ctx context.Context, q request) (any, error) {
 	if reason == "" {
 		reason = "reload by " + who(ctx)
 	}
-	o := reload.ReloadOptions{Reason: reason, IfGeneration: q.IfGeneration}
+	o := reload.ReloadOptions{
+		Reason: reason, IfGeneration: q.IfGeneration, Supersede: q.Supersede,
+		Change: reload.Change{Command: q.Command, Set: q.Set, EnvFile: q.EnvFile},
+	}
 	if q.NoWait {
-		s.background.Ask(o)
+		s.svc.Trigger(o)
 		return done{s.svc.Name()}, nil
 	}
 	return s.svc.Reload(ctx, o)

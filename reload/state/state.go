@@ -52,6 +52,9 @@ type Service struct {
 	Generations []Generation `json:"generations"`
 	// Next is the number of the next generation.
 	Next int `json:"next"`
+	// Recipe is what the next generation is made from: that of the last one that went
+	// live, and before any did, the configured one.
+	Recipe Recipe `json:"recipe"`
 	// Notifies: some generation has said READY=1, so that all are waited for it.
 	Notifies bool `json:"notifies"`
 	// Crashes in a row, which make the next start wait longer.
@@ -86,8 +89,7 @@ type Generation struct {
 	// Signalled is when the stop signal was sent: it is sent once.
 	Signalled time.Time `json:"signalled,omitzero"`
 	Ended     time.Time `json:"ended,omitzero"`
-	Command   []string  `json:"command"`
-	Dir       string    `json:"dir"`
+	Recipe
 	// Binary is the file that runs, links resolved.
 	Binary    string     `json:"binary,omitempty"`
 	Listeners []Listener `json:"listeners"`
@@ -102,6 +104,22 @@ type Generation struct {
 	Notified bool `json:"notified,omitempty"`
 }
 
+// Recipe is what a generation is made from. Links in it are followed at each start.
+type Recipe struct {
+	Command []string `json:"command"`
+	Dir     string   `json:"dir"`
+	// EnvFile is read at each start, and Set (NAME=VALUE), which reloads have added,
+	// beats it.
+	EnvFile string   `json:"env_file,omitempty"`
+	Set     []string `json:"set,omitempty"`
+}
+
+// Clone is a copy that shares nothing.
+func (r Recipe) Clone() Recipe {
+	r.Command, r.Set = slices.Clone(r.Command), slices.Clone(r.Set)
+	return r
+}
+
 // Listener is a socket that a generation has.
 type Listener struct {
 	Endpoint string `json:"endpoint"`
@@ -111,10 +129,10 @@ type Listener struct {
 // Clone is a copy that shares nothing.
 func (s Service) Clone() Service {
 	s.Endpoints = slices.Clone(s.Endpoints)
-	s.Generations = slices.Clone(s.Generations)
+	s.Generations, s.Recipe = slices.Clone(s.Generations), s.Recipe.Clone()
 	for i := range s.Generations {
 		g := &s.Generations[i]
-		g.Command, g.Listeners = slices.Clone(g.Command), slices.Clone(g.Listeners)
+		g.Recipe, g.Listeners = g.Recipe.Clone(), slices.Clone(g.Listeners)
 	}
 	return s
 }

@@ -11,12 +11,12 @@ import (
 func example() Service {
 	at := time.Date(2026, 3, 1, 12, 0, 0, 500, time.UTC)
 	return Service{
-		Version: Version, Name: "web", Goal: Run, Next: 4, Crashes: 2, Refusing: true, Relayed: 3, Notifies: true,
+		Version: Version, Name: "web", Goal: Run, Next: 4, Crashes: 2, Refusing: true, Relayed: 3, Notifies: true, Recipe: Recipe{Command: []string{"web"}, Set: []string{"A=1"}},
 		Endpoints: []Endpoint{{Name: "http", Spec: "http=:80", Addr: "[::]:80", Steering: "cbpf", Reserve: 7}},
 		Generations: []Generation{
-			{Number: 1, Phase: Failed, Started: at, Ended: at, Command: []string{"web"}, Exit: "exit status 1", Failure: "ended"},
-			{Number: 2, Phase: Draining, PID: 10, PIDStart: 99, Started: at, Ready: at, Signalled: at, Command: []string{"web"}, Listeners: []Listener{{"http", 8}}},
-			{Number: 3, Phase: Live, PID: 11, Started: at, Ready: at, Command: []string{"web", "-v"}, Dir: "/", Binary: "/bin/web", Listeners: []Listener{{"http", 9}}, Status: "up", Reason: "SIGHUP", Notified: true},
+			{Number: 1, Phase: Failed, Started: at, Ended: at, Recipe: Recipe{Command: []string{"web"}}, Exit: "exit status 1", Failure: "ended"},
+			{Number: 2, Phase: Draining, PID: 10, PIDStart: 99, Started: at, Ready: at, Signalled: at, Recipe: Recipe{Command: []string{"web"}}, Listeners: []Listener{{"http", 8}}},
+			{Number: 3, Phase: Live, PID: 11, Started: at, Ready: at, Recipe: Recipe{Command: []string{"web", "-v"}, Dir: "/", EnvFile: "/env", Set: []string{"A=1"}}, Binary: "/bin/web", Listeners: []Listener{{"http", 9}}, Status: "up", Reason: "SIGHUP", Notified: true},
 		},
 	}
 }
@@ -44,7 +44,8 @@ func TestCloneSharesNothing(t *testing.T) {
 	}
 	c.Endpoints[0].Name = "changed"
 	c.Generations[2].Phase = Gone
-	c.Generations[2].Command[0] = "changed"
+	c.Generations[2].Command[0], c.Generations[2].Set[0] = "changed", "changed"
+	c.Recipe.Command[0], c.Recipe.Set[0] = "changed", "changed"
 	c.Generations[2].Listeners[0].Inode = 0
 	if diff := cmp.Diff(example(), s); diff != "" {
 		t.Errorf("a change of the copy changed the original (-want +got):\n%s", diff)
