@@ -71,14 +71,14 @@ func (ep *Endpoint) Foreign(ctx context.Context, known ...uint64) ([]*InUseError
 }
 
 // Foreign is the same for any goroutine: known asks for the inodes of one's own
-// listeners. It is asked before and after the look, for listeners come and go
-// meanwhile.
+// listeners. Listeners come and go meanwhile: known is asked before and after the
+// look, and who is a stranger has to be there still when known has answered.
 func Foreign(ctx context.Context, at netip.AddrPort, known func(context.Context) ([]uint64, error)) ([]*InUseError, error) {
 	before, err := known(ctx)
 	if err != nil {
 		return nil, err
 	}
-	found, err := listenersAt(ctx, at.Port())
+	found, err := overlapping(ctx, at)
 	if err != nil {
 		return nil, err
 	}
@@ -86,27 +86,44 @@ func Foreign(ctx context.Context, at netip.AddrPort, known func(context.Context)
 	if err != nil {
 		return nil, err
 	}
-	return strangers(ctx, at, found, slices.Concat(before, after))
-}
-
-func strangers(ctx context.Context, at netip.AddrPort, found []conns.Conn, known []uint64) ([]*InUseError, error) {
-	var foreign []*InUseError
-	var inodes []uint64
-	for _, c := range found {
-		// Inode 0 is one that is just being closed.
-		if c.Inode != 0 && !slices.Contains(known, c.Inode) && overlap(at.Addr(), c.Local.Addr()) {
-			foreign = append(foreign, &InUseError{Addr: c.Local, UID: c.UID, Err: unix.EADDRINUSE})
-			inodes = append(inodes, c.Inode)
-		}
-	}
-	if len(foreign) == 0 {
+	strange := func(c conns.Conn) bool { return !slices.Contains(before, c.Inode) && !slices.Contains(after, c.Inode) }
+	if !slices.ContainsFunc(found, strange) {
 		return nil, nil
 	}
+	still, err := overlapping(ctx, at)
+	if err != nil {
+		return nil, err
+	}
+	return strangers(ctx, slices.DeleteFunc(found, func(c conns.Conn) bool {
+		same := func(other conns.Conn) bool { return other.Inode == c.Inode }
+		return !strange(c) || !slices.ContainsFunc(still, same)
+	}))
+}
+
+func strangers(ctx context.Context, found []conns.Conn) ([]*InUseError, error) {
+	if len(found) == 0 {
+		return nil, nil
+	}
+	var inodes []uint64
+	for _, c := range found {
+		inodes = append(inodes, c.Inode)
+	}
 	owners, err := conns.Owners(ctx, inodes...)
-	for i, f := range foreign {
-		f.PID, f.Name = owners[inodes[i]].PID, owners[inodes[i]].Name
+	var foreign []*InUseError
+	for _, c := range found {
+		owner := owners[c.Inode]
+		foreign = append(foreign, &InUseError{Addr: c.Local, UID: c.UID, PID: owner.PID, Name: owner.Name, Err: unix.EADDRINUSE})
 	}
 	return foreign, err
+}
+
+// overlapping are the listeners that could take connections to the address. One
+// that is just being closed has no inode any more.
+func overlapping(ctx context.Context, at netip.AddrPort) ([]conns.Conn, error) {
+	found, err := listenersAt(ctx, at.Port())
+	return slices.DeleteFunc(found, func(c conns.Conn) bool {
+		return c.Inode == 0 || !overlap(at.Addr(), c.Local.Addr())
+	}), err
 }
 
 func listenersAt(ctx context.Context, port uint16) ([]conns.Conn, error) {
