@@ -14,6 +14,7 @@ const (
 	CodeNotRunning = 3
 	CodeRefused    = 10 // refused before it ran, or failed its probe
 	CodeNotReady   = 11 // ended before it was ready, or was too late
+	CodeRolledBack = 12
 	CodeBusy       = 75
 )
 
@@ -51,6 +52,13 @@ type Result struct {
 	Draining     []int         `json:"draining,omitempty"`
 	Connections  int           `json:"draining_connections"`
 	DrainTimeout time.Duration `json:"drain_timeout_ns"`
+	// Kept is the generation that stands by for a way back, for Probation; Stood says
+	// that the time is over and nothing went wrong.
+	Kept      int           `json:"kept,omitempty"`
+	Probation time.Duration `json:"probation_ns,omitempty"`
+	Stood     bool          `json:"stood,omitempty"`
+	// Back: it was live before, and is again.
+	Back bool `json:"back,omitempty"`
 }
 
 // Failure is the answer to a request that did not succeed. What served before

@@ -46,6 +46,7 @@ type Config struct {
 
 	Ready        ready.Options
 	ReadyTimeout time.Duration // 30 s
+	Probation    time.Duration // how long the generation before is kept; 0 not at all
 	DrainTimeout time.Duration // 30 s
 	StopSignal   syscall.Signal
 	StopTimeout  time.Duration // 8 s

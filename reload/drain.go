@@ -17,7 +17,13 @@ const settleTimeout = 15 * time.Second
 func (s *Service) drain(g *generation) {
 	s.record(g).Phase = state.Draining
 	g.unsettled = true
-	s.settle(g.ctx, g.number, present(g.listeners), func(left handoff.Settled) { s.settled(g, left) })
+	g.drains++
+	this := g.drains
+	s.settle(g.ctx, g.number, present(g.listeners), func(left handoff.Settled) {
+		if g.drains == this {
+			s.settled(g, left)
+		}
+	})
 	s.limitDraining()
 }
 

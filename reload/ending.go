@@ -29,6 +29,9 @@ func Backoff(n int) time.Duration {
 // crashed: the live generation has ended by itself. Its listeners, with whoever
 // waits in them, become the reserve.
 func (s *Service) crashed(g *generation) {
+	if s.trial != nil && s.st.Goal == state.Run && s.failedProbation(g) {
+		return
+	}
 	exit := g.proc.Exit()
 	r := s.record(g)
 	r.Phase, r.Failure = state.Draining, "ended by itself: "+exit.String()
@@ -52,6 +55,18 @@ func (s *Service) crashed(g *generation) {
 		s.endWith(exit.Code, nil)
 	}
 	s.holdOn()
+}
+
+// failedProbation: the generation before it serves again, at once.
+func (s *Service) failedProbation(g *generation) bool {
+	exit := g.proc.Exit()
+	f := &Failure{Code: CodeRolledBack, Service: s.cfg.Name, Generation: g.number, Exit: exit.String(), ExitCode: exit.Code,
+		Reason: "ended by itself during its probation: " + exit.String()}
+	if err := s.fallBack(g, f); err != nil {
+		s.report("steer.failed", g.number, err)
+		return false
+	}
+	return true
 }
 
 func (s *Service) restarts(failed bool) bool {
@@ -170,6 +185,7 @@ func (s *Service) Stop(ctx context.Context) error {
 func (s *Service) windDown() {
 	s.stopTimer(&s.restart)
 	s.giveUpCandidate("the service was stopped")
+	s.closeTrial()
 	if live := s.st.Live(); live != nil {
 		g := s.runs[live.Number]
 		s.outcome.last = g
@@ -269,6 +285,7 @@ func (s *Service) interrupt() {
 	s.st.Goal = state.End
 	s.stopTimer(&s.restart)
 	s.giveUpCandidate("the service was told to end")
+	s.closeTrial()
 	for _, g := range s.runs {
 		if again {
 			s.retract(g)
@@ -298,6 +315,7 @@ func (s *Service) stopNow(g *generation) {
 func (s *Service) endWith(code int, err error) {
 	s.st.Goal = state.End
 	s.outcome.code, s.outcome.err = code, err
+	s.closeTrial()
 	for _, g := range s.runs {
 		s.stopNow(g)
 	}

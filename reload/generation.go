@@ -40,6 +40,7 @@ type generation struct {
 	exited    bool
 	gone      bool // with all its processes
 	condemned bool // SIGKILL was sent
+	drains    int  // how often it began to drain: a way back may have ended that
 	overdue   bool // more are draining than may
 }
 
@@ -197,6 +198,8 @@ func (s *Service) onExit(g *generation) {
 		s.fail(g, CodeNotReady, "ended before it was ready: "+r.Exit)
 	case state.Live:
 		s.crashed(g)
+	case state.Probation:
+		s.keptEnded(g)
 	}
 	if r.Phase == state.Failed {
 		s.handOver(g)

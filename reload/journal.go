@@ -117,6 +117,14 @@ func (j *journal) drop(f chan Event) {
 // String is the one line that people get of a reload.
 func (r Result) String() string {
 	line := fmt.Sprintf("%s: generation %d live in %s", r.Service, r.Generation, round(r.Took))
+	switch {
+	case r.Back:
+		line = fmt.Sprintf("%s: generation %d is live again", r.Service, r.Generation)
+	case r.Kept != 0:
+		return fmt.Sprintf("%s · generation %d is kept for %s", line, r.Kept, r.Probation)
+	case r.Stood:
+		line += fmt.Sprintf(", stood its probation of %s", r.Probation)
+	}
 	if len(r.Draining) == 0 {
 		return line
 	}

@@ -186,8 +186,15 @@ func (s *Service) goLive(g *generation) {
 	s.stopTimer(&s.hold)
 	s.calmDown(g)
 	result := Result{Service: s.cfg.Name, Generation: g.number, Took: time.Since(s.current.began), DrainTimeout: s.cfg.DrainTimeout}
+	onTrial := false
 	if old != nil {
-		s.drain(s.runs[old.Number])
+		s.closeTrial()
+		s.st.Previous = old.Number
+		if onTrial = s.cfg.Probation > 0; onTrial {
+			result.Kept, result.Probation = old.Number, s.cfg.Probation
+		} else {
+			s.drain(s.runs[old.Number])
+		}
 	}
 	s.abandonReserve()
 	result.Draining = s.draining()
@@ -197,7 +204,12 @@ func (s *Service) goLive(g *generation) {
 	s.writePIDFile(r.PID)
 	s.emit(event{kind: "generation.live", generation: g.number, text: result.String(),
 		fields: result.fields(r.PID)})
-	s.conclude(answer{result: result})
+	if onTrial {
+		s.keep(s.runs[old.Number], s.current, result)
+		s.proceed()
+	} else {
+		s.conclude(answer{result: result})
+	}
 	s.wg.Go(func() { s.lookForForeign(g.ctx) })
 }
 
@@ -244,8 +256,13 @@ func (s *Service) draining() []int {
 // conclude answers everybody who waits for the current rollout, and begins the next.
 func (s *Service) conclude(a answer) {
 	done := s.current
-	s.current = nil
 	s.wg.Go(func() { done.deliver(a) })
+	s.proceed()
+}
+
+// proceed begins the next rollout: the current one is decided, or on trial.
+func (s *Service) proceed() {
+	s.current = nil
 	if s.next == nil || s.st.Goal != state.Run {
 		return
 	}

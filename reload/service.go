@@ -34,6 +34,7 @@ type Service struct {
 	runs       map[int]*generation
 	current    *rollout // under way
 	next       *rollout // waits for current; who asks meanwhile joins it
+	trial      *trial
 	restart    *time.Timer
 	hold       *time.Timer
 	stopped    []chan error

@@ -19,18 +19,20 @@ const Version = 1
 // Phase of a generation's life.
 type Phase string
 
-// A generation goes starting → live → draining → gone; one that does not become
-// ready ends as failed.
+// A generation goes starting → live → (probation) → draining → gone; one that does
+// not become ready ends as failed. In probation the next one is live, and this one is
+// kept for the way back.
 const (
-	Starting Phase = "starting"
-	Live     Phase = "live"
-	Draining Phase = "draining"
-	Gone     Phase = "gone"
-	Failed   Phase = "failed"
+	Starting  Phase = "starting"
+	Live      Phase = "live"
+	Probation Phase = "probation"
+	Draining  Phase = "draining"
+	Gone      Phase = "gone"
+	Failed    Phase = "failed"
 )
 
 // Running tells whether there are processes in this phase.
-func (p Phase) Running() bool { return p == Starting || p == Live || p == Draining }
+func (p Phase) Running() bool { return p == Starting || p == Live || p == Probation || p == Draining }
 
 // Goal is what the service is to be, as the user said last.
 type Goal string
@@ -55,6 +57,8 @@ type Service struct {
 	// Recipe is what the next generation is made from: that of the last one that went
 	// live, and before any did, the configured one.
 	Recipe Recipe `json:"recipe"`
+	// Previous is the generation that was live before live; 0 if there was none.
+	Previous int `json:"previous,omitempty"`
 	// Notifies: some generation has said READY=1, so that all are waited for it.
 	Notifies bool `json:"notifies"`
 	// Crashes in a row, which make the next start wait longer.
