@@ -15,6 +15,10 @@ import (
 // exact questions.
 const lookupMost = 64
 
+// apartMost: accept(2) takes a connection off the queue a moment before it gives it
+// an inode, and may be preempted in between; hardly so for several looks on end.
+const apartMost = 2
+
 // pending are the connections that were begun before the switch and are not
 // settled yet, by cookie, which stays the same from SYN_RECV to the end.
 type pending struct {
@@ -22,6 +26,7 @@ type pending struct {
 	settler  *Settler
 	deadline time.Time // of handshakes
 	open     map[uint64]conns.Conn
+	apart    map[uint64]int // how often one was seen to wait while the old queues were empty
 	halfOpen int // given up
 }
 
@@ -61,7 +66,7 @@ func (p *pending) snapshot(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p.open = map[uint64]conns.Conn{}
+	p.open, p.apart = map[uint64]conns.Conn{}, map[uint64]int{}
 	for _, c := range all {
 		if p.unsettled(c) {
 			p.open[c.Cookie] = c
@@ -113,7 +118,7 @@ func (p *pending) wait(ctx context.Context, queueDeadline time.Time) (Settled, e
 		if err := pause(ctx, every); err != nil {
 			return p.left(queued), err
 		}
-		if err := p.look(ctx); err != nil {
+		if err := p.look(ctx, queued == 0); err != nil {
 			return p.left(queued), err
 		}
 	}
@@ -131,26 +136,39 @@ func (p *pending) left(queued int) Settled {
 	return s
 }
 
-// look drops from the set what has settled since.
-func (p *pending) look(ctx context.Context) error {
+// look drops from the set what has settled since, and what turns out to be another
+// listener's: what waits in a queue now and did at the last look, while the old
+// queues were empty in between, is in none of those.
+func (p *pending) look(ctx context.Context, queuesEmpty bool) error {
 	now, err := p.now(ctx)
 	if err != nil {
 		return err
 	}
-	for cookie := range p.open {
+	for cookie, before := range p.open {
 		c, there := now[cookie]
 		switch {
 		case !there || !p.unsettled(c):
+			delete(p.open, cookie)
+		case queuesEmpty && waits(before) && waits(c) && p.apart[cookie] >= apartMost:
 			delete(p.open, cookie)
 		case c.State == conns.SynRecv && !time.Now().Before(p.deadline):
 			p.halfOpen++
 			delete(p.open, cookie)
 		default:
 			p.open[cookie] = c
+			p.apart[cookie]++
+			if !queuesEmpty || !waits(c) {
+				p.apart[cookie] = 0
+			}
 		}
 	}
 	return nil
 }
+
+// waits tells whether a connection is in an accept queue: it is there before its
+// state is ESTABLISHED, and has no inode until it is accepted (tcp_check_req in
+// net/ipv4/tcp_minisocks.c, sock_graft in include/net/sock.h).
+func waits(c conns.Conn) bool { return c.State != conns.SynRecv && c.Inode == 0 }
 
 // now asks for each, or lists all and asks for those that are not in the list, for
 // a list may miss one.

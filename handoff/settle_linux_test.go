@@ -75,6 +75,29 @@ func TestSettlingLetsGoOfAClosedConnection(t *testing.T) {
 	}
 }
 
+// A client that waits for the next generation is not on its way to the old one, and
+// may have to wait for longer than that takes to settle.
+func TestSettlingLeavesOthersQueuesAlone(t *testing.T) {
+	ep := openEndpoint(t, spec(t, "127.0.0.1:0"))
+	old, next := mustOpen(t, ep), mustOpen(t, ep)
+	mustSteer(t, ep, Plan{Live: []*Listener{next}})
+	for range 3 {
+		c, err := net.Dial("tcp", ep.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		c.Write([]byte("question"))
+	}
+	left := <-settling(t, t.Context(), old)
+	if waiting, _, err := next.Queue(); waiting != 3 || err != nil {
+		t.Fatalf("%d wait in the next one's queue, %v", waiting, err)
+	}
+	if left.Took > answerTimeout/2 || !left.Clean() {
+		t.Errorf("settled as %+v", left)
+	}
+}
+
 // With defer-accept a silent client stays half-open: it is given up after 3 s.
 func TestSettlingGivesUpHalfOpenOnes(t *testing.T) {
 	ep := openEndpoint(t, spec(t, "127.0.0.1:0,defer-accept=30s"))
