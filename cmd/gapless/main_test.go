@@ -40,7 +40,7 @@ func TestScripts(t *testing.T) {
 		Setup:               setup,
 		Condition:           condition,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"code": code, "live": live, "get": get, "until": until, "signal": sendSignal, "happened": happened, "occupy": occupy, "gone": gone, "chown": chown,
+			"code": code, "live": live, "get": get, "until": until, "signal": sendSignal, "happened": happened, "occupy": occupy, "stuffed": stuffed, "gone": gone, "chown": chown,
 		},
 	})
 }
@@ -173,6 +173,23 @@ func until(ts *testscript.TestScript, _ bool, args []string) {
 		b, _ := os.ReadFile(ts.MkAbs(args[0]))
 		return strings.Contains(string(b), args[1])
 	})
+}
+
+// stuffed PATH makes a fifo that is full and that nobody reads.
+func stuffed(ts *testscript.TestScript, _ bool, args []string) {
+	path := ts.MkAbs(args[0])
+	ts.Check(syscall.Mkfifo(path, 0o600))
+	fd, err := syscall.Open(path, syscall.O_RDWR|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
+	ts.Check(err)
+	ts.Defer(func() { syscall.Close(fd) })
+	for _, n := range []int{4096, 1} {
+		for err = nil; err == nil; {
+			_, err = syscall.Write(fd, make([]byte, n))
+		}
+	}
+	if err != syscall.EAGAIN {
+		ts.Fatalf("can't fill %s: %v", path, err)
+	}
 }
 
 // signal PID NAME [TIMES].
