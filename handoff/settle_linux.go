@@ -27,7 +27,7 @@ type pending struct {
 	deadline time.Time // of handshakes
 	open     map[uint64]conns.Conn
 	apart    map[uint64]int // how often one was seen to wait while the old queues were empty
-	halfOpen int // given up
+	halfOpen int            // given up
 }
 
 func (s *Settler) follow(ctx context.Context, start time.Time) (Settled, error) {

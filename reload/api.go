@@ -59,6 +59,9 @@ type Result struct {
 	Stood     bool          `json:"stood,omitempty"`
 	// Back: it was live before, and is again.
 	Back bool `json:"back,omitempty"`
+	// Of is the generation that it was made like, and Note what may differ all the same.
+	Of   int    `json:"of,omitempty"`
+	Note string `json:"note,omitempty"`
 }
 
 // Failure is the answer to a request that did not succeed. What served before

@@ -21,6 +21,8 @@ func (s *Service) started(g *generation, proc *spawn.Process, err error) {
 		s.unwanted(g, proc)
 	case errors.As(err, &fault):
 		s.fail(g, CodeRefused, "could not be run: "+fault.Error(), fault.Code)
+	case errors.As(err, new(*goneError)):
+		s.fail(g, CodeRefused, fmt.Sprintf("can't be what generation %d was: %s", s.record(g).Of, err))
 	case err != nil:
 		s.fail(g, CodeFailed, "could not be started: "+err.Error())
 	default:

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"syscall"
@@ -33,6 +32,8 @@ type generation struct {
 	cancel    context.CancelFunc
 	starting  context.Context // ends when it is ready or given up
 	giveUp    context.CancelFunc
+	program   *program // nil until it runs
+	pinned    bool     // it must be that program, and was one before
 
 	launching bool // its process is being started
 	reporting bool // why it failed is being collected
@@ -49,8 +50,9 @@ func (s *Service) record(g *generation) *state.Generation { return s.st.Generati
 
 // prepare makes what a generation needs before its process: number, listeners,
 // notify socket, output. On error nothing of it stays.
-func (s *Service) prepare(reason string, recipe state.Recipe) (*generation, error) {
-	g := &generation{number: s.st.Next, said: make(chan struct{})}
+func (s *Service) prepare(r *rollout) (*generation, error) {
+	g := &generation{number: s.st.Next, said: make(chan struct{}), program: s.pinFor(r)}
+	g.pinned = g.program != nil
 	s.st.Next++
 	g.ctx, g.cancel = context.WithCancel(s.ctx)
 	g.starting, g.giveUp = context.WithCancel(g.ctx)
@@ -62,8 +64,8 @@ func (s *Service) prepare(reason string, recipe state.Recipe) (*generation, erro
 		g.output, err = spawn.NewOutput(s.cfg.Stdout, s.cfg.Stderr)
 	}
 	s.st.Generations = append(s.st.Generations, state.Generation{
-		Number: g.number, Phase: state.Starting, Started: time.Now(), Reason: reason,
-		Recipe: recipe, Listeners: s.describe(g),
+		Number: g.number, Phase: state.Starting, Started: time.Now(), Reason: r.reason,
+		Recipe: r.recipe(s.st.Recipe), Of: r.of(), Listeners: s.describe(g),
 	})
 	if err != nil {
 		s.discard(g)
@@ -103,8 +105,9 @@ func (s *Service) launch(g *generation) {
 		s.wg.Go(func() { s.post(func() { s.started(g, nil, err) }) })
 		return
 	}
+	pinned := g.program
 	s.wg.Go(func() {
-		proc, err := spawn.Start(g.starting, o)
+		proc, err := execute(g.starting, o, pinned)
 		g.output.Started()
 		o.Stdin.Close()
 		if !s.post(func() { s.started(g, proc, err) }) && proc != nil {
@@ -112,6 +115,17 @@ func (s *Service) launch(g *generation) {
 			<-proc.Gone()
 		}
 	})
+}
+
+// execute runs the daemon, or, if it is pinned, just that program.
+func execute(ctx context.Context, o spawn.Options, pinned *program) (*spawn.Process, error) {
+	if pinned != nil {
+		var err error
+		if o.Path, o.Program, err = pinned.choose(); err != nil {
+			return nil, err
+		}
+	}
+	return spawn.Start(ctx, o)
 }
 
 func (s *Service) options(g *generation) (spawn.Options, error) {
@@ -134,11 +148,18 @@ func (s *Service) options(g *generation) (spawn.Options, error) {
 	if err != nil {
 		return spawn.Options{}, err
 	}
-	recipe := s.record(g).Recipe
 	return spawn.Options{
-		Order: spawn.Order{Argv: recipe.Command, Env: env, Dir: recipe.Dir, Credential: credential},
+		Order: spawn.Order{Argv: s.record(g).Command, Env: env, Dir: s.workDir(g), Credential: credential, Report: !g.pinned},
 		Shim:  s.cfg.Shim, Listeners: files, Stdin: stdin, Stdout: g.output.Stdout, Stderr: g.output.Stderr,
 	}, nil
+}
+
+// workDir of a generation that goes back is the very one, wherever links lead now.
+func (s *Service) workDir(g *generation) string {
+	if g.pinned {
+		return g.program.Dir
+	}
+	return s.record(g).Dir
 }
 
 // restore, since a daemon that had this listener before may have changed it. One
@@ -172,7 +193,11 @@ func (s *Service) follow(g *generation, proc *spawn.Process) {
 	g.proc = proc
 	r := s.record(g)
 	r.PID, r.PIDStart = proc.PID(), startTime(proc.PID())
-	r.Binary, _ = filepath.EvalSymlinks("/proc/" + strconv.Itoa(proc.PID()) + "/exe")
+	r.Binary = binaryOf(r.PID)
+	s.remember(g, proc.Program)
+	if g.program != nil {
+		r.Program = g.program.Program
+	}
 	for _, m := range g.early {
 		s.heard(g, m)
 	}
@@ -183,6 +208,15 @@ func (s *Service) follow(g *generation, proc *spawn.Process) {
 		<-proc.Gone()
 		s.post(func() { s.onGone(g) })
 	})
+}
+
+// binaryOf is what a process runs just now: a wrapper becomes the daemon later.
+func binaryOf(pid int) string {
+	path, err := os.Readlink("/proc/" + strconv.Itoa(pid) + "/exe")
+	if err != nil {
+		return ""
+	}
+	return path
 }
 
 // onExit: the main process has ended; others of its group may still run. They get
@@ -250,6 +284,7 @@ func (s *Service) retire(g *generation) {
 	s.wg.Go(g.output.Close)
 	delete(s.runs, g.number)
 	s.entomb(g)
+	s.sweepPrograms()
 	if len(s.runs) == 0 {
 		s.answerStopped()
 	}

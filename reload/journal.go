@@ -120,6 +120,11 @@ func (r Result) String() string {
 	switch {
 	case r.Back:
 		line = fmt.Sprintf("%s: generation %d is live again", r.Service, r.Generation)
+	case r.Of != 0:
+		line = fmt.Sprintf("%s: generation %d, as generation %d was, live in %s", r.Service, r.Generation, r.Of, round(r.Took))
+		if r.Note != "" {
+			line += " (" + r.Note + ")"
+		}
 	case r.Kept != 0:
 		return fmt.Sprintf("%s · generation %d is kept for %s", line, r.Kept, r.Probation)
 	case r.Stood:

@@ -255,7 +255,7 @@ func (d *testDaemon) serve() int {
 }
 
 // reply says which generation it is. /stream never ends, /die and /leave end the process,
-// /shutdown ends the listener, /env/NAME is a variable, /wait/FILE waits for one.
+// /shutdown ends the listener, /env/NAME is a variable, /cwd its directory, /wait/FILE waits for one.
 func reply(w http.ResponseWriter, r *http.Request) {
 	if name, ok := strings.CutPrefix(r.URL.Path, "/env/"); ok {
 		fmt.Fprintln(w, os.Getenv(name))
@@ -265,6 +265,10 @@ func reply(w http.ResponseWriter, r *http.Request) {
 		waitFor(file)
 	}
 	switch r.URL.Path {
+	case "/cwd":
+		dir, _ := os.Getwd()
+		fmt.Fprintln(w, dir)
+		return
 	case "/stream":
 		fmt.Fprintf(w, "%s begins\n", os.Getenv("GAPLESS_GENERATION"))
 		http.NewResponseController(w).Flush()

@@ -21,7 +21,7 @@ type watcher struct {
 }
 
 func (s *Service) watcher(g *generation) watcher {
-	w := watcher{options: s.cfg.Ready, said: g.said, target: ready.Target{Addrs: s.addrs(), Dir: s.record(g).Dir}}
+	w := watcher{options: s.cfg.Ready, said: g.said, target: ready.Target{Addrs: s.addrs(), Dir: s.workDir(g)}}
 	w.notifies = s.st.Notifies
 	if env, err := s.environment(g, nil); err == nil {
 		w.target.Env = env

@@ -17,10 +17,20 @@ func (c Config) recipe() state.Recipe {
 // they asked.
 func (r *rollout) recipe(old state.Recipe) state.Recipe {
 	recipe := old.Clone()
+	if r.back != nil {
+		recipe = r.back.recipe.Clone()
+	}
 	for _, w := range r.waiters {
 		w.change.apply(&recipe)
 	}
 	return recipe
+}
+
+func (r *rollout) of() int {
+	if r.back == nil {
+		return 0
+	}
+	return r.back.number
 }
 
 func (c Change) apply(to *state.Recipe) {

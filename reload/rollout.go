@@ -16,6 +16,7 @@ type rollout struct {
 	began   time.Time
 	gen     *generation
 	waiters []waiter
+	back    *wayBack // that it goes, if it does
 	// superseded is how many connections live had when the candidate started.
 	superseded chan int
 }
@@ -24,6 +25,7 @@ type rollout struct {
 type waiter struct {
 	reply  chan<- answer // has room for one
 	change Change
+	anew   bool // wants the command looked up anew
 	// ifGeneration, if not 0, must be live when the rollout begins.
 	ifGeneration int
 }
@@ -82,7 +84,7 @@ func (s *Service) requestStart(reply chan<- answer) {
 	default:
 		s.st.Goal = state.Run
 		s.answerStops(s.refusal(CodeFailed, "was started again before it had stopped"))
-		s.join(ReloadOptions{Reason: "start"}, reply)
+		s.join("start", waiter{reply: reply}) // no reload: it runs what ran
 	}
 }
 
@@ -106,7 +108,10 @@ func (s *Service) request(o ReloadOptions, reply chan<- answer) {
 	case o.Change.check() != nil:
 		reply <- answer{failure: s.refusal(CodeFailed, o.Change.check().Error())}
 	default:
-		s.join(o, reply)
+		s.join(o.Reason, waiter{reply: reply, change: o.Change, anew: true, ifGeneration: o.IfGeneration})
+		if o.Supersede {
+			s.supersede()
+		}
 	}
 }
 
@@ -132,24 +137,23 @@ func (s *Service) refusal(code int, reason string) *Failure {
 }
 
 // join begins a rollout, or joins the one that waits for the one under way.
-func (s *Service) join(o ReloadOptions, reply chan<- answer) {
-	w := waiter{reply, o.Change, o.IfGeneration}
+func (s *Service) join(reason string, w waiter) {
 	if s.current == nil {
-		s.begin(&rollout{reason: o.Reason, waiters: []waiter{w}})
+		s.begin(&rollout{reason: reason, waiters: []waiter{w}})
 		return
 	}
 	if s.next == nil {
-		s.next = &rollout{reason: o.Reason}
+		s.next = &rollout{reason: reason}
 	}
 	s.next.waiters = append(s.next.waiters, w)
-	if o.Supersede {
-		s.supersede()
-	}
 }
 
 // supersede gives up the candidate, of which somebody knows that it is obsolete; then
 // comes the rollout that waits.
 func (s *Service) supersede() {
+	if s.next == nil {
+		return // it has begun
+	}
 	if g := s.current.gen; g != nil {
 		s.fail(g, CodeNotReady, "was given up for a newer one")
 	}
@@ -159,7 +163,7 @@ func (s *Service) begin(r *rollout) {
 	s.stopTimer(&s.restart)
 	r.began, r.superseded = time.Now(), make(chan int, 1)
 	s.current = r
-	g, err := s.prepare(r.reason, r.recipe(s.st.Recipe))
+	g, err := s.prepare(r)
 	r.gen = g
 	s.emit(event{kind: "generation.starting", generation: g.number, fields: map[string]any{"reason": r.reason, "command": s.record(g).Command},
 		text: fmt.Sprintf("%s: generation %d starts (%s)", s.cfg.Name, g.number, r.reason)})
@@ -167,7 +171,8 @@ func (s *Service) begin(r *rollout) {
 		s.failed(g, &Failure{Code: CodeFailed, Service: s.cfg.Name, Generation: g.number, Reason: "could not be prepared: " + err.Error(), ExitCode: -1})
 		return
 	}
-	s.wg.Go(func() { r.superseded <- s.countLive(g.ctx) })
+	superseded := r.superseded // a trial gives it another
+	s.wg.Go(func() { superseded <- s.countLive(g.ctx) })
 	s.launch(g)
 }
 
@@ -179,18 +184,21 @@ func (s *Service) goLive(g *generation) {
 		return
 	}
 	r := s.record(g)
-	r.Phase, r.Ready = state.Live, time.Now()
-	s.st.Recipe = r.Recipe.Clone()
+	r.Phase, r.Ready, r.Binary = state.Live, time.Now(), binaryOf(r.PID)
+	s.st.Recipe, s.pinned = r.Recipe.Clone(), nil
+	if g.pinned {
+		s.pinned = g.program
+	}
 	g.giveUp()
 	s.everLive = true
 	s.stopTimer(&s.hold)
 	s.calmDown(g)
-	result := Result{Service: s.cfg.Name, Generation: g.number, Took: time.Since(s.current.began), DrainTimeout: s.cfg.DrainTimeout}
+	result := Result{Service: s.cfg.Name, Generation: g.number, Of: r.Of, Note: s.noteOf(g), Took: time.Since(s.current.began), DrainTimeout: s.cfg.DrainTimeout}
 	onTrial := false
 	if old != nil {
 		s.closeTrial()
-		s.st.Previous = old.Number
-		if onTrial = s.cfg.Probation > 0; onTrial {
+		s.st.Previous, s.back = old.Number, s.leaves(s.runs[old.Number])
+		if onTrial = s.cfg.Probation > 0 && s.current.back == nil; onTrial {
 			result.Kept, result.Probation = old.Number, s.cfg.Probation
 		} else {
 			s.drain(s.runs[old.Number])

@@ -35,6 +35,9 @@ type Service struct {
 	current    *rollout // under way
 	next       *rollout // waits for current; who asks meanwhile joins it
 	trial      *trial
+	back       *wayBack
+	pinned     *program // what live was run from, if it was gone back to
+	programs   []*program
 	restart    *time.Timer
 	hold       *time.Timer
 	stopped    []chan error
@@ -195,6 +198,8 @@ func (s *Service) finish() {
 	s.stopTimer(&s.hold)
 	s.answerStopped()
 	s.answerRollouts(ErrEnded)
+	s.back, s.pinned = nil, nil
+	s.sweepPrograms()
 	s.release()
 	s.journal.close()
 }

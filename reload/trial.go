@@ -98,7 +98,10 @@ func (s *Service) reinstate(old, from *generation, why string) error {
 	}
 	r := s.record(old)
 	r.Phase = state.Live
-	s.st.Recipe, s.st.Previous = r.Recipe.Clone(), from.number
+	s.st.Recipe, s.st.Previous, s.back, s.pinned = r.Recipe.Clone(), from.number, s.leaves(from), nil
+	if old.pinned {
+		s.pinned = old.program
+	}
 	old.drains++ // what waits for it to settle waits for nothing
 	old.unsettled = false
 	s.record(from).Failure = why

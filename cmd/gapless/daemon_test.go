@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // daemon is what the scripts run: an HTTP server that takes LISTEN_FDS and says
@@ -27,6 +28,7 @@ import (
 //	daemon grandchild       leaves a process behind when it ends
 //	daemon close3           says that it is ready, without its listener
 //	daemon env              says what it was given
+//	daemon doomed           serves for half a second, and ends with 3
 //	daemon usr1 FILE        writes to FILE at SIGUSR1
 func daemon(args []string) int {
 	mode := strings.Join(args[:min(1, len(args))], "")
@@ -76,6 +78,12 @@ func serve(mode string, args []string) int {
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprint(w, "generation "+os.Getenv("GAPLESS_GENERATION"))
 	})}
+	if mode == "doomed" {
+		time.AfterFunc(500*time.Millisecond, func() {
+			fmt.Fprintln(os.Stderr, "alas")
+			os.Exit(3)
+		})
+	}
 	if mode == "ignore-term" {
 		signal.Ignore(syscall.SIGTERM)
 	}

@@ -97,7 +97,9 @@ const (
 	slack      = 10 * time.Second
 )
 
-func (h *holder) startLimit() time.Duration { return 2*(h.config.ReadyTimeout+spawnTime) + slack }
+func (h *holder) startLimit() time.Duration {
+	return 2*(h.config.ReadyTimeout+spawnTime) + h.config.Probation + slack
+}
 
 func (h *holder) stopLimit() time.Duration {
 	return settleTime + max(h.config.DrainTimeout, h.config.StopTimeout) + 2*h.config.StopTimeout + slack

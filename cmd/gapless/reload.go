@@ -36,6 +36,9 @@ func newReload(t terminal) *cobra.Command {
 			if o.Change, err = change.parse(command); err != nil {
 				return wrongUsage(c.CommandPath(), "%s", err)
 			}
+			if c.Flags().Changed("if-generation") && o.IfGeneration < 1 {
+				return wrongUsage(c.CommandPath(), "bad --if-generation %d: generations are numbered from 1", o.IfGeneration)
+			}
 			client, err := at.find(c.Context(), name)
 			if err != nil {
 				return err

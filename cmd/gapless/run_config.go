@@ -18,7 +18,7 @@ import (
 func (f *runFlags) config(command []string) (reload.Config, error) {
 	cfg := reload.Config{
 		Command: command, Dir: f.workdir, EnvFile: f.envFile, User: f.user, Group: f.group,
-		ReadyTimeout: orNone(f.readyTimeout), DrainTimeout: orNone(f.drainTimeout), StopTimeout: orNone(f.stopTimeout),
+		ReadyTimeout: orNone(f.readyTimeout), Probation: time.Duration(f.probation), DrainTimeout: orNone(f.drainTimeout), StopTimeout: orNone(f.stopTimeout),
 		MaxDraining: f.maxDraining, HoldTimeout: orForEver(f.holdTimeout),
 		Restart: reload.Restart(f.restart.value), PIDFile: f.pidFile, Stdin: f.stdin, NonBlocking: f.nonBlocking,
 	}

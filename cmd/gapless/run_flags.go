@@ -22,6 +22,7 @@ type runFlags struct {
 	probeHost     string
 	probeRise     int
 
+	probation    duration
 	drain        choice
 	drainTimeout duration
 	stopSignal   string
@@ -54,6 +55,7 @@ func (f *runFlags) define(s *pflag.FlagSet) {
 	s.StringVar(&f.probeStatus, "probe-status", "200-399", "`STATUS` codes of http that are good, as 200,204")
 	s.StringVar(&f.probeHost, "probe-host", "", "`HOST` to ask for (default: the address)")
 	s.IntVar(&f.probeRise, "probe-rise", 1, "checks that must succeed in a row")
+	durationFlag(s, &f.probation, "probation", 0, "keep the old one for so long, to go back to it at once if the new one dies")
 	choiceFlag(s, &f.drain, "drain", "", "when the old one gets its stop signal", "auto", "signal")
 	durationFlag(s, &f.drainTimeout, "drain-timeout", 30*time.Second, "longest wait for connections")
 	s.StringVar(&f.stopSignal, "stop-signal", "TERM", "`SIGNAL` that tells it to stop")

@@ -17,6 +17,7 @@ type Service interface {
 	Status(context.Context) (reload.Status, error)
 	Reload(context.Context, reload.ReloadOptions) (reload.Result, error)
 	Trigger(reload.ReloadOptions)
+	Rollback(ctx context.Context, reason string) (reload.Result, error)
 	Start(context.Context) (reload.Result, error)
 	Stop(context.Context) error
 	Kill(context.Context, syscall.Signal) (int, error)

@@ -77,6 +77,13 @@ func (c *Client) Reload(ctx context.Context, o ReloadOptions) (reload.Result, er
 	return r, err
 }
 
+// Rollback goes back to the generation that was live before.
+func (c *Client) Rollback(ctx context.Context, timeout time.Duration) (reload.Result, error) {
+	var r reload.Result
+	err := c.operate(ctx, "rollback", request{Timeout: timeout}, &r)
+	return r, err
+}
+
 // Start is for a service that was stopped.
 func (c *Client) Start(ctx context.Context, timeout time.Duration) (reload.Result, error) {
 	var r reload.Result

@@ -34,6 +34,9 @@ func (f *fake) Reload(ctx context.Context, o reload.ReloadOptions) (reload.Resul
 	return f.reload(ctx, o)
 }
 func (f *fake) Trigger(o reload.ReloadOptions) { f.triggered <- o }
+func (f *fake) Rollback(ctx context.Context, reason string) (reload.Result, error) {
+	return f.reload(ctx, reload.ReloadOptions{Reason: reason})
+}
 func (f *fake) Start(ctx context.Context) (reload.Result, error) {
 	return f.reload(ctx, reload.ReloadOptions{Reason: "start"})
 }

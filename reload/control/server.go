@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -137,6 +138,7 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("GET /v1/events", s.events)
 	mux.Handle("GET /v1/status", s.handle(operation{quick, s.status}))
 	mux.Handle("POST /v1/reload", s.handle(operation{s.options.Start, s.reload}))
+	mux.Handle("POST /v1/rollback", s.handle(operation{s.options.Start, s.rollback}))
 	mux.Handle("POST /v1/start", s.handle(operation{s.options.Start, s.start}))
 	mux.Handle("POST /v1/stop", s.handle(operation{s.options.Stop, s.stop}))
 	mux.Handle("POST /v1/shutdown", s.handle(operation{s.options.Stop, s.shutdown}))
@@ -211,6 +213,10 @@ func (s *Server) reload(ctx context.Context, q request) (any, error) {
 		return done{s.svc.Name()}, nil
 	}
 	return s.svc.Reload(ctx, o)
+}
+
+func (s *Server) rollback(ctx context.Context, q request) (any, error) {
+	return s.svc.Rollback(ctx, cmp.Or(q.Reason, "rollback by "+who(ctx)))
 }
 
 func who(ctx context.Context) string {

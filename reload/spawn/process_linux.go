@@ -17,6 +17,9 @@ import (
 // Process is a started daemon with its process group. Its methods may be called by
 // any goroutine.
 type Process struct {
+	// Program is set if the order wanted to know it.
+	Program *Program
+
 	pid   int
 	pidfd *os.File
 

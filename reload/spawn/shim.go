@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -47,7 +48,7 @@ func Shim(args []string) {
 	} else {
 		fault = become(conn, n)
 	}
-	if body, err := json.Marshal(fault); err == nil {
+	if body, err := json.Marshal(told{Fault: fault}); err == nil {
 		handoff.Send(context.Background(), conn, handoff.Message{Body: body})
 	}
 	os.Exit(fault.Code)
@@ -127,13 +128,17 @@ func reserve(n int) error {
 
 // become returns only if the daemon could not be run.
 func become(conn *net.UnixConn, n int) *ExecError {
-	m, err := handoff.Receive(context.Background(), conn, handoff.Limit{Files: n, Body: orderLimit})
+	m, err := handoff.Receive(context.Background(), conn, handoff.Limit{Files: n + 1, Body: orderLimit})
 	if err != nil {
 		return &ExecError{Reason: err.Error(), Code: codeNotRunnable}
 	}
 	var o Order
 	if err := json.Unmarshal(m.Body, &o); err != nil {
 		return &ExecError{Reason: "bad order: " + err.Error(), Code: codeNotRunnable}
+	}
+	program := -1
+	if last := len(m.Files) - 1; last >= 0 && m.Files[last].Name == programName {
+		program, m.Files = m.Files[last].FD, m.Files[:last]
 	}
 	if err := o.prepare(m.Files); err != nil {
 		return &ExecError{Command: o.Argv[0], Reason: err.Error(), Code: codeNotRunnable}
@@ -142,9 +147,40 @@ func become(conn *net.UnixConn, n int) *ExecError {
 	if fault != nil {
 		return fault
 	}
+	if o.Report {
+		report(conn, path)
+	}
+	if program >= 0 {
+		// By this name, and not by execveat(2), since syscall.Exec alone gives the
+		// daemon back the limit of open files that the Go runtime has raised.
+		path = "/proc/self/fd/" + strconv.Itoa(program)
+	}
 	defaultSignals()
 	err = syscall.Exec(path, o.Argv, lastOfEach(append(o.Env, activation(m.Files)...)))
 	return &ExecError{Command: o.Argv[0], Reason: err.Error(), Code: codeNotRunnable}
+}
+
+// report tells the holder what will run. If it can't be told, then it knows less.
+func report(conn *net.UnixConn, path string) {
+	var t told
+	var err error
+	if t.Path, err = filepath.Abs(path); err != nil {
+		return
+	}
+	t.Dir, _ = filepath.EvalSymlinks(".")
+	if dir, err := os.Getwd(); err == nil {
+		t.Dir = dir
+	}
+	body, err := json.Marshal(t)
+	if err != nil {
+		return
+	}
+	var files []handoff.File
+	if fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0); err == nil {
+		defer unix.Close(fd)
+		files = []handoff.File{{Name: programName, FD: fd}}
+	}
+	handoff.Send(context.Background(), conn, handoff.Message{Body: body, Files: files})
 }
 
 func (o Order) prepare(listeners []handoff.File) error {
@@ -187,6 +223,9 @@ func (c *Credential) apply() error {
 
 // find looks the command up where and as whom it will run, in its own PATH.
 func (o Order) find() (string, *ExecError) {
+	if o.Path != "" {
+		return o.Path, nil
+	}
 	os.Setenv("PATH", lookup(o.Env, "PATH"))
 	path, err := exec.LookPath(o.Argv[0])
 	switch {

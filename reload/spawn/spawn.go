@@ -13,6 +13,7 @@
 //	Send(order, listeners)        ───────▶ Receive
 //	                                       listeners to 3, 4, …; user; directory
 //	                                       LISTEN_PID=P LISTEN_FDS LISTEN_FDNAMES
+//	what will run, opened         ◀─────── if the order wants to know
 //	end of file: it runs          ◀─────── execve (the socket is close-on-exec)
 //	or the fault, as JSON         ◀─────── and exit
 //
@@ -43,6 +44,10 @@ type Order struct {
 	Env  []string `json:"env"`
 	// Dir is where Argv[0] is looked up and run, resolved anew at each start.
 	Dir string `json:"dir"`
+	// Path of the file to run, absolute, if Argv[0] is not to be looked up.
+	Path string `json:"path,omitempty"`
+	// Report what is run; it comes as the Program of the [Process].
+	Report bool `json:"report,omitempty"`
 	// Credential to run as; nil is the holder's own.
 	Credential *Credential `json:"credential,omitempty"`
 }
@@ -63,8 +68,19 @@ type Options struct {
 	// Listeners are passed on as fds 3, 4, … in this order, with their names. They
 	// stay the caller's.
 	Listeners []handoff.File
+	// Program, if not nil, is run instead of what is at Path: it may be at no path any
+	// more. Scripts can't be run so. It stays the caller's.
+	Program *os.File
 	// Stdin, Stdout and Stderr of the daemon. They stay the caller's.
 	Stdin, Stdout, Stderr *os.File
+}
+
+// Program is what was run, as the shim found it right before.
+type Program struct {
+	Path string // absolute; links as they were typed
+	Dir  string // it was run in, links resolved
+	// File is open for reading, and the caller's to close; nil if it can't be read.
+	File *os.File
 }
 
 // ExecError says why a command could not be run.

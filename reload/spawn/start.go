@@ -1,6 +1,7 @@
 package spawn
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os/exec"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -15,6 +17,7 @@ import (
 	"os"
 
 	"github.com/gapless-dev/gapless/handoff"
+	"golang.org/x/sys/unix"
 )
 
 // startTimeout bounds what lies between fork and the daemon's exec: a file system
@@ -36,11 +39,13 @@ func Start(ctx context.Context, o Options) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := instruct(ctx, conn, o); err != nil {
+	program, err := instruct(ctx, conn, o)
+	if err != nil {
 		p.SignalGroup(syscall.SIGKILL)
 		<-p.Gone()
 		return nil, err
 	}
+	p.Program = program
 	return p, nil
 }
 
@@ -71,30 +76,94 @@ func fork(o Options, child *os.File) (*Process, error) {
 	return p, nil
 }
 
+// told is a message of the shim's: one of the two.
+type told struct {
+	Path, Dir string     // what will run; its file may come along
+	Fault     *ExecError // why nothing will
+}
+
 // instruct sends the order and waits for the exec, which closes the shim's end.
-func instruct(ctx context.Context, conn *net.UnixConn, o Options) error {
+func instruct(ctx context.Context, conn *net.UnixConn, o Options) (*Program, error) {
+	if err := sendOrder(ctx, conn, o); err != nil {
+		return nil, err
+	}
+	var program *Program
+	for {
+		answer, err := handoff.Receive(ctx, conn, handoff.Limit{Files: 1})
+		if errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+			return program, nil
+		}
+		if err != nil {
+			program.close()
+			return nil, fmt.Errorf("can't start %s: the shim did not finish: %w", o.Argv[0], err)
+		}
+		next, err := understand(answer, o.Argv[0])
+		if err != nil {
+			program.close()
+			return nil, err
+		}
+		program.close() // nobody tells twice
+		program = next
+	}
+}
+
+func sendOrder(ctx context.Context, conn *net.UnixConn, o Options) error {
 	body, err := json.Marshal(o.Order)
 	if err != nil {
 		return fmt.Errorf("can't write the order for %s: %w", o.Argv[0], err)
 	}
-	err = handoff.Send(ctx, conn, handoff.Message{Body: body, Files: o.Listeners})
+	files := o.Listeners
+	if o.Program != nil {
+		fd, err := duplicate(o.Program)
+		if err != nil {
+			return fmt.Errorf("can't pass the program of %s: %w", o.Argv[0], err)
+		}
+		defer unix.Close(fd)
+		files = append(slices.Clone(files), handoff.File{Name: programName, FD: fd})
+	}
+	err = handoff.Send(ctx, conn, handoff.Message{Body: body, Files: files})
 	// A shim that has gone has perhaps said why.
 	if err != nil && !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) {
 		return fmt.Errorf("can't pass listeners to %s: %w", o.Argv[0], err)
 	}
-	answer, err := handoff.Receive(ctx, conn, handoff.Limit{Files: -1})
-	if errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
-		return nil
-	}
+	return nil
+}
+
+// programName is no listener's: those have no slash in their names.
+const programName = "/program"
+
+func duplicate(f *os.File) (fd int, err error) {
+	raw, err := f.SyscallConn()
 	if err != nil {
-		return fmt.Errorf("can't start %s: the shim did not finish: %w", o.Argv[0], err)
+		return -1, err
 	}
-	fault := &ExecError{}
-	if err := json.Unmarshal(answer.Body, fault); err != nil {
-		return fmt.Errorf("can't start %s: the shim answered %q", o.Argv[0], answer.Body)
+	var failed error
+	err = raw.Control(func(from uintptr) { fd, failed = unix.FcntlInt(from, unix.F_DUPFD_CLOEXEC, firstFD) })
+	return fd, errors.Join(err, failed)
+}
+
+func understand(m handoff.Message, command string) (*Program, error) {
+	var t told
+	err := json.Unmarshal(m.Body, &t)
+	if err != nil || t.Fault != nil || t.Path == "" {
+		handoff.CloseFiles(m.Files)
 	}
-	if fault.Command == "" { // it gave up before it knew
-		fault.Command = o.Argv[0]
+	switch {
+	case err != nil || t.Fault == nil && t.Path == "":
+		return nil, fmt.Errorf("can't start %s: the shim answered %q", command, m.Body)
+	case t.Fault != nil:
+		t.Fault.Command = cmp.Or(t.Fault.Command, command) // it may have given up before it knew
+		return nil, t.Fault
 	}
-	return fault
+	p := &Program{Path: t.Path, Dir: t.Dir}
+	if len(m.Files) > 0 {
+		p.File = os.NewFile(uintptr(m.Files[0].FD), t.Path)
+	}
+	return p, nil
+}
+
+func (p *Program) close() {
+	if p != nil && p.File != nil {
+		p.File.Close()
+	}
 }

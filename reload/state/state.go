@@ -94,6 +94,9 @@ type Generation struct {
 	Signalled time.Time `json:"signalled,omitzero"`
 	Ended     time.Time `json:"ended,omitzero"`
 	Recipe
+	Program Program `json:"program"`
+	// Of is the generation that this one was made like, for a way back.
+	Of int `json:"of,omitempty"`
 	// Binary is the file that runs, links resolved.
 	Binary    string     `json:"binary,omitempty"`
 	Listeners []Listener `json:"listeners"`
@@ -116,6 +119,15 @@ type Recipe struct {
 	// beats it.
 	EnvFile string   `json:"env_file,omitempty"`
 	Set     []string `json:"set,omitempty"`
+}
+
+// Program is the file that a generation was run from.
+type Program struct {
+	Path string `json:"path,omitempty"` // absolute; links as they were typed
+	Dir  string `json:"dir,omitempty"`  // that it was run in, links resolved
+	Hash string `json:"sha256,omitempty"`
+	// Script begins with #!, so that it is the interpreter that runs.
+	Script bool `json:"script,omitempty"`
 }
 
 // Clone is a copy that shares nothing.

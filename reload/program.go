@@ -1,0 +1,144 @@
+package reload
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/gapless-dev/gapless/reload/spawn"
+	"github.com/gapless-dev/gapless/reload/state"
+)
+
+// program is the file that a generation was run from, kept open for as long as there
+// may be a way back to it: a deploy replaces or removes what is at its path. The
+// owner's; its methods may be called by others while it is open.
+type program struct {
+	state.Program
+	file    *os.File // nil if it can't be read
+	size    int64
+	changed time.Time
+	hash    chan string // has it, once it is known
+}
+
+// goneError says why there is no way back to a program.
+type goneError struct{ reason string }
+
+func (e *goneError) Error() string { return e.reason }
+
+// newProgram owns what was reported.
+func newProgram(p *spawn.Program) *program {
+	k := &program{Program: state.Program{Path: p.Path, Dir: p.Dir}, file: p.File, hash: make(chan string, 1)}
+	if k.file == nil {
+		return k
+	}
+	if info, err := k.file.Stat(); err == nil {
+		k.size, k.changed = info.Size(), info.ModTime()
+	}
+	start := make([]byte, 2)
+	k.file.ReadAt(start, 0)
+	k.Script = string(start) == "#!"
+	return k
+}
+
+// digest reads the whole file; it is for a goroutine of its own.
+func digest(f *os.File, size int64) (string, error) {
+	h := sha256.New()
+	if _, err := io.Copy(h, io.NewSectionReader(f, 0, size)); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// choose finds what to run so that it is what ran before: the file at the path, if it
+// is the same, else the one that was kept. It may read the whole file.
+func (p *program) choose() (path string, file *os.File, err error) {
+	if info, err := os.Stat(p.Dir); err != nil || !info.IsDir() {
+		return "", nil, &goneError{fmt.Sprintf("its directory %s is not there any more", p.Dir)}
+	}
+	switch {
+	case p.file == nil:
+		return "", nil, &goneError{fmt.Sprintf("%s could not be read when it ran, so nobody knows whether it is still the same", p.Path)}
+	case !p.same():
+		return "", nil, &goneError{fmt.Sprintf("%s was overwritten", p.Path)}
+	case p.atPath():
+		return p.Path, nil, nil
+	case p.Script:
+		return "", nil, &goneError{fmt.Sprintf("%s is another file now, and a script can't be run from what was kept", p.Path)}
+	}
+	return p.Path, p.file, nil
+}
+
+// same tells whether the file is what it was.
+func (p *program) same() bool {
+	info, err := p.file.Stat()
+	if err != nil {
+		return false
+	}
+	if info.Size() == p.size && info.ModTime().Equal(p.changed) {
+		return true
+	}
+	now, err := digest(p.file, info.Size())
+	return err == nil && p.Hash != "" && now == p.Hash
+}
+
+func (p *program) atPath() bool {
+	there, err := os.Stat(p.Path)
+	if err != nil {
+		return false
+	}
+	kept, err := p.file.Stat()
+	return err == nil && os.SameFile(there, kept)
+}
+
+// remember keeps what a generation runs, and finds its hash in the background.
+func (s *Service) remember(g *generation, p *spawn.Program) {
+	if p == nil {
+		return
+	}
+	g.program = newProgram(p)
+	s.programs = append(s.programs, g.program)
+	k := g.program
+	if k.file == nil {
+		return
+	}
+	s.wg.Go(func() {
+		hash, err := digest(k.file, k.size)
+		if err != nil {
+			return // it was closed, as nobody needs it any more
+		}
+		s.post(func() { s.hashed(k, hash) })
+	})
+}
+
+func (s *Service) hashed(k *program, hash string) {
+	k.Hash = hash
+	for number, g := range s.runs {
+		if g.program == k {
+			s.st.Generation(number).Program = k.Program
+		}
+	}
+}
+
+// sweepPrograms closes what no way back needs any more.
+func (s *Service) sweepPrograms() {
+	needed := map[*program]bool{s.pinned: true}
+	if s.back != nil {
+		needed[s.back.program] = true
+	}
+	for _, g := range s.runs {
+		needed[g.program] = true
+	}
+	kept := s.programs[:0]
+	for _, p := range s.programs {
+		if needed[p] {
+			kept = append(kept, p)
+		} else if p.file != nil {
+			p.file.Close()
+		}
+	}
+	clear(s.programs[len(kept):])
+	s.programs = kept
+}
