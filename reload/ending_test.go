@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -116,5 +117,61 @@ func TestShutdownFinishesAndRefuses(t *testing.T) {
 	}
 	if err := <-ended; err != nil {
 		t.Error(err)
+	}
+}
+
+// A reload that waits for the one under way is given up with it; the next start does
+// not bring it back.
+func TestStopGivesUpTheReloadThatWaits(t *testing.T) {
+	t.Parallel()
+	f, underWay := reloading(t)
+	waiting := make(chan answer, 1)
+	f.ask(t.Context(), func() { f.request(ReloadOptions{}, waiting) })
+	if err := f.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	failure(t, <-underWay)
+	select {
+	case a := <-waiting:
+		if got := failure(t, a.failure); got.Code != CodeFailed || got.Reason != "the service was stopped" {
+			t.Errorf("the one that waited: %#v", got)
+		}
+	default:
+		t.Error("the one that waited was not answered")
+	}
+	if r, err := f.Start(t.Context()); err != nil || r.Generation != 3 {
+		t.Errorf("start: %+v, %v", r, err)
+	}
+	if st, err := f.Status(t.Context()); err != nil || st.Next != 4 {
+		t.Errorf("the next generation is %d, %v", st.Next, err)
+	}
+}
+
+// Who kills does not wait for what is on its way either: a handshake would be given
+// up after 3 s.
+func TestSecondInterruptEndsSettling(t *testing.T) {
+	t.Parallel()
+	cfg := config(t)
+	cfg.Specs = specs(t, "http=127.0.0.1:0,defer-accept=30s")
+	f := start(t, cfg)
+	f.until("generation 1", live(1))
+	c, err := net.Dial("tcp", f.Addrs()[0].Addr) // half-open until it has sent something
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	f.mustReload()
+	since := time.Now()
+	f.until("settling to be under way", func(Status) bool { return time.Since(since) > 500*time.Millisecond })
+	f.Interrupt()
+	f.Interrupt()
+	<-f.done
+	settled := slices.IndexFunc(f.journal.last, func(e Event) bool { return e.Kind == "generation.settled" })
+	if settled < 0 {
+		t.Fatal("generation 1 has not settled")
+	}
+	e := f.journal.last[settled]
+	if took := e.Fields["took_ms"].(int64); took >= 3000 || e.Fields["half_open"] != 1 || e.Level != levelWarn {
+		t.Errorf("it settled as %+v", e)
 	}
 }
