@@ -2,6 +2,7 @@ package reload
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -135,6 +136,37 @@ func TestDuplicateNames(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "has the name ") {
 			t.Errorf("%q: %v", texts, err)
 		}
+	}
+}
+
+// Where one endpoint can't be steered, those before it go back to what they had.
+func TestSteeringIsAllOrNothing(t *testing.T) {
+	t.Parallel()
+	cfg := config(t, "notify")
+	cfg.Specs, cfg.Ready.Mode = specs(t, "a=127.0.0.1:0", "b=127.0.0.1:0"), ready.Notify // it accepts from the first only
+	f := start(t, cfg)
+	f.until("generation 1", live(1))
+	f.ask(t.Context(), func() {
+		first, err := f.eps[0].Open()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		err = f.steerTo(&generation{listeners: []*handoff.Listener{first, first}}) // the second endpoint has it not
+		if !errors.Is(err, handoff.ErrNotMember) {
+			t.Errorf("steered: %v", err)
+		}
+		for i, e := range f.eps {
+			if now := e.Plan().Live; len(now) != 1 || now[0] != f.runs[1].listeners[i] {
+				t.Errorf("endpoint %d is steered to %v", i, now)
+			}
+		}
+		if err := f.eps[0].Close(first); err != nil {
+			t.Error(err)
+		}
+	})
+	if got := f.generation(); got != "1" {
+		t.Errorf("answered by %q", got)
 	}
 }
 
