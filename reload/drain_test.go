@@ -103,6 +103,40 @@ func TestStopTimeoutWithoutConnections(t *testing.T) {
 	}
 }
 
+// One that no longer has connections, and does not end, is not given the rest of the
+// drain timeout.
+func TestConnectionsEndBeforeTheDrainTimeout(t *testing.T) {
+	t.Parallel()
+	cfg := config(t, "deaf")
+	cfg.StopTimeout, cfg.DrainTimeout = 50*time.Millisecond, time.Hour
+	f := start(t, cfg)
+	f.until("generation 1", live(1))
+	c, _ := f.stream()
+	f.mustReload()
+	f.until("the stop timeout", func(s Status) bool {
+		at := s.Generation(1).Signalled
+		return !at.IsZero() && time.Since(at) > 200*time.Millisecond
+	})
+	c.Close()
+	if g := f.until("generation 1 to go", phase(1, state.Gone)).Generation(1); g.Exit != "killed by SIGKILL" {
+		t.Errorf("it was %s", g.Exit)
+	}
+}
+
+// The drain timeout does not shorten the stop timeout.
+func TestDrainTimeoutBelowTheStopTimeout(t *testing.T) {
+	t.Parallel()
+	cfg := config(t, "deaf")
+	cfg.StopTimeout, cfg.DrainTimeout = time.Second, time.Millisecond
+	f := start(t, cfg)
+	f.until("generation 1", live(1))
+	f.mustReload()
+	g := f.until("generation 1 to go", phase(1, state.Gone)).Generation(1)
+	if took := g.Ended.Sub(g.Signalled); took < time.Second || g.Exit != "killed by SIGKILL" {
+		t.Errorf("it had %s and was %s", took, g.Exit)
+	}
+}
+
 // A generation finishes what it has, however long the reloads go on.
 func TestConnectionOutlivesReloads(t *testing.T) {
 	t.Parallel()
