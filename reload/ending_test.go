@@ -175,3 +175,44 @@ func TestSecondInterruptEndsSettling(t *testing.T) {
 		t.Errorf("it settled as %+v", e)
 	}
 }
+
+// When the daemon has ended for good, those that drain get the stop timeout and no
+// more.
+func TestDrainingOnesEndWithTheDaemon(t *testing.T) {
+	t.Parallel()
+	cfg := config(t)
+	cfg.Restart, cfg.StopTimeout, cfg.DrainTimeout = RestartNo, 200*time.Millisecond, time.Hour
+	f := start(t, cfg)
+	f.until("generation 1", live(1))
+	f.stream()
+	f.mustReload()
+	f.until("the signal", func(s Status) bool { return !s.Generation(1).Signalled.IsZero() })
+	f.get("/die")
+	select {
+	case <-f.done:
+	case <-time.After(patience):
+		t.Fatal("it does not end")
+	}
+	if f.code != 7 || f.err != nil {
+		t.Errorf("ended with %d, %v", f.code, f.err)
+	}
+}
+
+// One that ends by itself before it has settled is not told to stop any more.
+func TestEndBeforeTheStopSignal(t *testing.T) {
+	t.Parallel()
+	f := start(t, config(t))
+	pid := f.until("generation 1", live(1)).Live().PID
+	c, err := net.Dial("tcp", f.Addrs()[0].Addr) // accepted, and not answered yet
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	f.untilCounted("the connection", func(s Status) bool { return s.MeasuredOf(*s.Generation(1)).Connections == 1 })
+	f.mustReload()
+	syscall.Kill(pid, syscall.SIGKILL)
+	st := f.until("generation 1 to go", phase(1, state.Gone))
+	if g := st.Generation(1); !g.Signalled.IsZero() || f.happened("generation.stopping")(st) {
+		t.Errorf("it was told to stop: %+v", g)
+	}
+}
