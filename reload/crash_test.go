@@ -90,6 +90,9 @@ func TestCrashDuringAReload(t *testing.T) {
 	if err := <-answer; err != nil {
 		t.Fatal(err)
 	}
+	if st, err := f.glance(t.Context()); err != nil || st.Relayed != clients { // before it has settled
+		t.Errorf("%d were relayed at the switch, %v", st.Relayed, err)
+	}
 	for range clients {
 		if got := <-bodies; got != "relayed<nil>" {
 			t.Errorf("a client that waited got %s", got)
