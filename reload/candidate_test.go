@@ -2,6 +2,7 @@ package reload
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -88,5 +89,37 @@ func TestClosedListenerIsNotReady(t *testing.T) {
 	<-f.done
 	if f.err == nil || !strings.Contains(f.err.Error(), "closed its listener") {
 		t.Errorf("ended with %d, %v", f.code, f.err)
+	}
+}
+
+// One that is given up before its start is known, whether it runs by then or not,
+// ends and is followed to its end.
+func TestGivenUpBeforeItsStartIsKnown(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	f := start(t, config(t, "habits="+dir+"/habits"))
+	f.until("generation 1", live(1))
+	for _, runs := range []bool{false, true} {
+		file := fmt.Sprintf("%s/env-%t", dir, runs)
+		write(t, dir+"/habits", "env="+file+" hang")
+		reply := make(chan answer, 1)
+		f.ask(t.Context(), func() {
+			f.request(ReloadOptions{}, reply)
+			if runs {
+				waitFor(file)
+			}
+			f.giveUpCandidate("so it is")
+		})
+		if got := failure(t, (<-reply).failure); got.Reason != "was given up: so it is" {
+			t.Errorf("%#v", got)
+		}
+		f.until("it to go", func(Status) bool {
+			only := false
+			f.ask(t.Context(), func() { only = len(f.runs) == 1 })
+			return only
+		})
+	}
+	if got := f.generation(); got != "1" {
+		t.Errorf("answered by %q", got)
 	}
 }

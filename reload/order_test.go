@@ -62,6 +62,23 @@ func TestStartDuringAStop(t *testing.T) {
 	}
 }
 
+// A start that comes while a reload is being given up is one of its own, and does not
+// end with that.
+func TestStartDuringAStopDuringAReload(t *testing.T) {
+	t.Parallel()
+	f, underWay := reloading(t)
+	reply := make(chan answer, 1)
+	f.ask(t.Context(), func() {
+		f.st.Goal = state.Stop
+		f.windDown()
+		f.requestStart(reply)
+	})
+	failure(t, <-underWay)
+	if a := <-reply; a.failure != nil || a.result.Generation != 3 {
+		t.Errorf("the start: %+v", a)
+	}
+}
+
 // A candidate that starts slowly keeps its listener although live has crashed and
 // the hold timeout is over.
 func TestHoldTimeoutLeavesACandidateAlone(t *testing.T) {
