@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/gapless-dev/gapless/reload/ready"
 	"github.com/gapless-dev/gapless/reload/state"
 )
@@ -40,6 +42,11 @@ func TestFailedCandidateLeavesTheOld(t *testing.T) {
 				t.Errorf("answered by %q", got)
 			}
 			f.until("the candidate to go", func(s Status) bool { return phase(2, state.Failed)(s) && len(s.Measured) == 2 })
+			f.until("its listener to be closed", func(Status) bool {
+				var open []uint64
+				err := f.ask(t.Context(), func() { open = f.knownInodes() })
+				return err == nil && len(open) == 1
+			})
 		})
 	}
 }
@@ -121,5 +128,41 @@ func TestGivenUpBeforeItsStartIsKnown(t *testing.T) {
 	}
 	if got := f.generation(); got != "1" {
 		t.Errorf("answered by %q", got)
+	}
+}
+
+// Before a candidate is ended, its listener is out of the way of new connections: one
+// that it shuts down then moves no other's place.
+func TestGivenUpCandidateIsLoose(t *testing.T) {
+	t.Parallel()
+	f, underWay := reloading(t)
+	device := 0
+	f.ask(t.Context(), func() {
+		fd := f.runs[2].listeners[0].FD()
+		f.giveUpCandidate("so it is")
+		device, _ = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX)
+	})
+	if device == 0 {
+		t.Error("its listener can still be found")
+	}
+	failure(t, <-underWay)
+}
+
+// A reload that waits for the first start is not lost with that.
+func TestReloadAfterAFirstStartThatFails(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write(t, dir+"/habits", "env="+dir+"/env until="+dir+"/go exit=3")
+	f := start(t, config(t, "habits="+dir+"/habits"))
+	f.until("generation 1 to have read its habits", func(Status) bool { _, err := os.Stat(dir + "/env"); return err == nil })
+	reply := make(chan answer, 1)
+	f.ask(t.Context(), func() { f.request(ReloadOptions{}, reply) })
+	os.Remove(dir + "/habits")
+	write(t, dir+"/go", "")
+	if a := <-reply; a.failure != nil || a.result.Generation != 2 {
+		t.Errorf("the reload: %+v", a)
+	}
+	if st := f.until("generation 2", live(2)); st.Goal != state.Run || st.Crashes != 0 {
+		t.Errorf("after it: %+v", st.Service)
 	}
 }

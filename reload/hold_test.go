@@ -67,3 +67,29 @@ func TestHoldTimeoutThatEndedWhileSettling(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// The time is over while a candidate starts, which fails: clients are refused then,
+// not after the next.
+func TestHoldTimeoutThatEndedDuringAStart(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	cfg := config(t, "until="+dir+"/go", "exit=3")
+	cfg.Restart, cfg.HoldTimeout = RestartAlways, 20*time.Millisecond
+	f := start(t, cfg)
+	since := time.Now()
+	f.until("the hold timeout", func(Status) bool { return time.Since(since) > 200*time.Millisecond })
+	write(t, dir+"/go", "")
+	f.until("refusal", f.happened("hold.refusing"))
+	events, _, err := f.Events(t.Context(), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range events {
+		if e.Kind == "hold.refusing" {
+			break
+		}
+		if e.Generation > 1 {
+			t.Errorf("before it, %+v", e)
+		}
+	}
+}
