@@ -34,3 +34,19 @@ func TestReadyThatComesBeforeTheStart(t *testing.T) {
 	<-proc.Gone()
 	s.wg.Wait()
 }
+
+// Whoever else writes to the socket says nothing of the daemon.
+func TestReadyOfAnother(t *testing.T) {
+	t.Parallel()
+	f, underWay := reloading(t)
+	f.ask(t.Context(), func() {
+		g := f.runs[2]
+		f.heard(g, notify.Message{PID: os.Getpid(), Fields: map[string]string{"READY": "1", "STATUS": "mine"}})
+		if r := f.record(g); r.Notified || r.Status != "" || f.st.Notifies {
+			t.Errorf("it was believed: %+v", r)
+		}
+		f.giveUpCandidate("so it is")
+	})
+	failure(t, <-underWay)
+	f.until("the report", f.happened("notify.ignored"))
+}

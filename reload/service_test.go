@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/rs/zerolog"
 
 	"github.com/gapless-dev/gapless/handoff"
 	"github.com/gapless-dev/gapless/reload/ready"
@@ -215,4 +216,23 @@ func TestCrashRestoresTheListener(t *testing.T) {
 		t.Errorf("%d clients may wait in the reserve", st.Queues[0].QueueLimit)
 	}
 	f.until("generation 2", live(2))
+}
+
+// The records of the last eight that have ended are kept, and those of all that run,
+// even if they have failed long ago.
+func TestRecordsThatAreKept(t *testing.T) {
+	t.Parallel()
+	s := &Service{cfg: Config{Name: "web", Log: zerolog.Nop()}, runs: map[int]*generation{2: {number: 2}}}
+	for n := 1; n <= 12; n++ {
+		s.st.Generations = append(s.st.Generations, state.Generation{Number: n, Phase: state.Gone})
+	}
+	s.st.Generation(1).Phase, s.st.Generation(2).Phase = state.Draining, state.Failed
+	s.entomb(&generation{number: 12})
+	var kept []int
+	for _, g := range s.st.Generations {
+		kept = append(kept, g.Number)
+	}
+	if diff := cmp.Diff([]int{1, 2, 6, 7, 8, 9, 10, 11, 12}, kept); diff != "" {
+		t.Errorf("kept (-want +got):\n%s", diff)
+	}
 }
