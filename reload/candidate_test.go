@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -47,6 +48,15 @@ func TestFailedCandidateLeavesTheOld(t *testing.T) {
 				err := f.ask(t.Context(), func() { open = f.knownInodes() })
 				return err == nil && len(open) == 1
 			})
+			var ends []string
+			for _, e := range f.mustEvents() {
+				if e.Generation == 2 && (e.Kind == "generation.failed" || e.Kind == "generation.gone") {
+					ends = append(ends, e.Kind)
+				}
+			}
+			if !slices.Equal(ends, []string{"generation.failed", "generation.gone"}) {
+				t.Errorf("its end was told as %q", ends)
+			}
 		})
 	}
 }
@@ -165,4 +175,50 @@ func TestReloadAfterAFirstStartThatFails(t *testing.T) {
 	if st := f.until("generation 2", live(2)); st.Goal != state.Run || st.Crashes != 0 {
 		t.Errorf("after it: %+v", st.Service)
 	}
+}
+
+// It may have ended although it is ready: its last word comes before the word of its
+// end.
+func TestEndedCandidateIsNotReady(t *testing.T) {
+	t.Parallel()
+	f, underWay := reloading(t)
+	f.ask(t.Context(), func() {
+		g := f.runs[2]
+		g.proc.Signal(syscall.SIGKILL)
+		<-g.proc.Exited()
+		f.observed(g, nil)
+	})
+	if got := failure(t, <-underWay); got.Reason != "ended before it was ready: killed by SIGKILL" {
+		t.Errorf("the reload: %#v", got)
+	}
+	if got := f.generation(); got != "1" {
+		t.Errorf("answered by %q", got)
+	}
+}
+
+// One endpoint can't be opened: what was opened of the others is closed again.
+func TestCandidateThatCannotBePrepared(t *testing.T) {
+	t.Parallel()
+	cfg := config(t, "notify")
+	cfg.Specs, cfg.Ready.Mode = specs(t, "a=127.0.0.1:0", "b=127.0.0.1:0"), ready.Notify // it accepts from the first only
+	f := start(t, cfg)
+	f.until("generation 1", live(1))
+	f.ask(t.Context(), func() {
+		if err := f.eps[1].Refuse(); err != nil { // a listener can't be opened beside
+			t.Error(err)
+		}
+	})
+	_, err := f.reload()
+	if got := failure(t, err); got.Code != CodeFailed || !strings.Contains(got.Reason, "could not be prepared") {
+		t.Errorf("the reload: %#v", got)
+	}
+	f.ask(t.Context(), func() {
+		if open := f.eps[0].Inodes(); len(open) != 1 {
+			t.Errorf("%d listeners are open", len(open))
+		}
+		if err := f.eps[1].Resume(); err != nil {
+			t.Error(err)
+		}
+	})
+	f.mustReload()
 }

@@ -129,3 +129,13 @@ func (f *fixture) happened(kind string) func(Status) bool {
 		return err != nil
 	}
 }
+
+// mustEvents are those so far.
+func (f *fixture) mustEvents() []Event {
+	f.t.Helper()
+	events, _, err := f.Events(f.t.Context(), false)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return events
+}

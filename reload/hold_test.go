@@ -80,11 +80,7 @@ func TestHoldTimeoutThatEndedDuringAStart(t *testing.T) {
 	f.until("the hold timeout", func(Status) bool { return time.Since(since) > 200*time.Millisecond })
 	write(t, dir+"/go", "")
 	f.until("refusal", f.happened("hold.refusing"))
-	events, _, err := f.Events(t.Context(), false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, e := range events {
+	for _, e := range f.mustEvents() {
 		if e.Kind == "hold.refusing" {
 			break
 		}
