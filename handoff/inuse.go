@@ -138,8 +138,8 @@ func listenersAt(ctx context.Context, port uint16) ([]conns.Conn, error) {
 // Inodes are those of all listeners open here.
 func (ep *Endpoint) Inodes() []uint64 {
 	var inodes []uint64
-	for _, l := range ep.steering.members() {
-		inodes = append(inodes, l.inode)
+	for _, l := range slices.Concat(ep.steering.members(), ep.open) {
+		inodes = include(inodes, l.inode)
 	}
 	return inodes
 }

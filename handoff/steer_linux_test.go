@@ -289,6 +289,9 @@ func TestRefuseBesideADrainingGeneration(t *testing.T) {
 	d := &daemon{id: 5, listeners: []*Listener{reserve}}
 	d.serve(t, reserve)
 	next := startDaemon(t, ep, 6, 1)
+	if foreign, err := ep.Foreign(t.Context()); err != nil || len(foreign) > 0 {
+		t.Errorf("foreign are %v, %v", foreign, err)
+	}
 	if err := ep.Close(old); err != nil {
 		t.Fatal(err)
 	}
