@@ -27,6 +27,16 @@ func (a array) loose() int {
 
 func (l *Listener) protected() bool { return !l.pad && !l.loose }
 
+// hidden tells whether there are members, and no new connection can find any.
+func (a array) hidden() bool {
+	for _, m := range a {
+		if !m.hidden {
+			return false
+		}
+	}
+	return len(a) > 0
+}
+
 // padsMissing is how many pads must join so that no protected member moves,
 // whatever the order in which all loose ones leave: each leave takes one from
 // the array's length, and a member moves only when it has become the last.

@@ -122,8 +122,29 @@ func (g *group) listen(l *Listener) error {
 	if err := g.kernel.listen(l.fd, backlog(g.ep.spec)); err != nil {
 		return inUse(g.ep, err)
 	}
+	if g.array.hidden() {
+		if err := g.part(); err != nil {
+			return err
+		}
+	}
 	g.array = append(g.array, l)
 	l.member, g.changed = true, true
+	return nil
+}
+
+// part leaves a group of hidden ones alone: members must be of one device, so whoever
+// listens now makes a group of its own. The loose ones are left to their daemons.
+func (g *group) part() error {
+	for _, l := range g.array {
+		l.member = false
+		if !l.pad {
+			continue
+		}
+		if err := l.closeFD(); err != nil {
+			return err
+		}
+	}
+	g.array = nil
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package handoff
 
 import (
+	"slices"
 	"testing"
 	"time"
 )
@@ -28,4 +29,49 @@ func TestLeavesUnderLoad(t *testing.T) {
 			live.stop(1)
 		})
 	}
+}
+
+// Live is shut down and mended while only hidden ones are there besides, whose group
+// it can't join: it is the first of one of its own.
+func TestMendedListenerBesideHiddenOnes(t *testing.T) {
+	ep := openEndpoint(t, spec(t, "127.0.0.1:0"))
+	live, old := startDaemon(t, ep, 1, 1), []*Listener{mustOpen(t, ep), mustOpen(t, ep)}
+	for _, l := range old {
+		if err := ep.Loosen(l); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mend(t, ep, live)
+	if seen := askMany(t, ep, 50); seen[1] != 50 {
+		t.Errorf("answered by %v", seen)
+	}
+	if foreign, err := ep.Foreign(t.Context()); err != nil || len(foreign) > 0 {
+		t.Errorf("foreign are %v, %v", foreign, err)
+	}
+	shutdown(old[0].fd)
+	for _, l := range old {
+		if err := ep.Close(l); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if seen := askMany(t, ep, 50); seen[1] != 50 || len(ep.Inodes()) != 1 {
+		t.Errorf("then by %v, and %d are open", seen, len(ep.Inodes()))
+	}
+	live.stop(1)
+}
+
+// mend what a daemon has shut down, which then serves again.
+func mend(t *testing.T, ep *Endpoint, d *daemon) {
+	t.Helper()
+	l := d.listeners[0]
+	shutdown(l.fd)
+	if left, err := ep.Refresh(); err != nil || !slices.Equal(left, d.listeners) {
+		t.Fatalf("refresh: %v, %v", left, err)
+	}
+	if err := ep.Relisten(l); err != nil {
+		t.Fatal(err)
+	}
+	d.stop(1)
+	d.lns = nil
+	d.serve(t, l)
 }

@@ -3,6 +3,7 @@ package reload
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -138,6 +139,27 @@ func TestListenerShutDownWhileDraining(t *testing.T) {
 	stop()
 	if strings.Contains(f.log.String(), "listener.shutdown") {
 		t.Error("a listener that was drained was listened on again")
+	}
+}
+
+// Live shuts its listener down while the one before still drains: clients get in.
+func TestLiveListenerIsMendedWhileAnotherDrains(t *testing.T) {
+	t.Parallel()
+	f := start(t, config(t))
+	f.until("generation 1", live(1))
+	f.stream()
+	f.mustReload()
+	f.until("the signal", func(s Status) bool { return !s.Generation(1).Signalled.IsZero() })
+	f.get("/shutdown")
+	f.until("the listener to be mended", f.happened("listener.shutdown"))
+	c, err := net.DialTimeout("tcp", f.Addrs()[0].Addr, 5*time.Second)
+	if err != nil {
+		t.Fatalf("after mending: %v", err)
+	}
+	c.Close()
+	f.mustReload()
+	if got := f.generation(); got != "3" {
+		t.Errorf("answered by %q", got)
 	}
 }
 
