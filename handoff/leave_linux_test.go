@@ -1,6 +1,7 @@
 package handoff
 
 import (
+	"errors"
 	"slices"
 	"testing"
 	"time"
@@ -74,4 +75,45 @@ func mend(t *testing.T, ep *Endpoint, d *daemon) {
 	d.stop(1)
 	d.lns = nil
 	d.serve(t, l)
+}
+
+// A mended one stands behind those that may leave. When one of them does, and before
+// anybody looks, no client goes astray.
+func TestMendedListenerBehindALooseOne(t *testing.T) {
+	ep := openEndpoint(t, spec(t, "127.0.0.1:0"))
+	live, candidate, old := startDaemon(t, ep, 1, 1), startDaemon(t, ep, 2, 1), mustOpen(t, ep)
+	if err := ep.Loosen(old); err != nil {
+		t.Fatal(err)
+	}
+	mend(t, ep, live)
+	shutdown(old.fd)
+	if seen := askMany(t, ep, 50); seen[1] != 50 {
+		t.Errorf("answered by %v", seen)
+	}
+	live.stop(1)
+	candidate.stop(1)
+}
+
+// Live was shut down and is closed, not mended: the next listener is the first again.
+func TestCloseOfALiveListenerThatHasLeft(t *testing.T) {
+	ep := openEndpoint(t, spec(t, "127.0.0.1:0"))
+	l := mustOpen(t, ep)
+	shutdown(l.fd)
+	if left, err := ep.Refresh(); err != nil || len(left) != 1 {
+		t.Fatalf("refresh: %v, %v", left, err)
+	}
+	if err := ep.Steer(Plan{Live: []*Listener{l}}); !errors.Is(err, ErrNotMember) {
+		t.Errorf("steer to one that has left: %v", err)
+	}
+	if err := ep.Close(l); err != nil {
+		t.Fatal(err)
+	}
+	next := startDaemon(t, ep, 2, 1)
+	if now := ep.Plan().Live; !slices.Equal(now, next.listeners) {
+		t.Errorf("the plan names %v", now)
+	}
+	if id, err := ask(ep.Addr().String()); err != nil || id != 2 {
+		t.Errorf("answered by %d, %v", id, err)
+	}
+	next.stop(1)
 }

@@ -1,6 +1,7 @@
 package handoff
 
 import (
+	"errors"
 	"net"
 	"testing"
 
@@ -67,4 +68,70 @@ func listenAt(t *testing.T, number int) int {
 		t.Fatal(err)
 	}
 	return number
+}
+
+// unhiding is a kernel that hides no listener, as before 5.7 without CAP_NET_RAW.
+type unhiding struct{ linux }
+
+func (unhiding) hide(int) error { return unix.EPERM }
+
+// Where the listener of a generation that drains can't be hidden, the address can't
+// refuse, and whoever waits there goes on waiting.
+func TestRefuseBesideOneThatCannotBeHidden(t *testing.T) {
+	ep := openEndpoint(t, spec(t, "127.0.0.1:0"))
+	ep.steering.(*group).kernel = unhiding{}
+	old := mustOpen(t, ep)
+	reserve := mustOpen(t, ep)
+	mustSteer(t, ep, Plan{Live: []*Listener{reserve}})
+	if err := ep.Loosen(old); err != nil {
+		t.Fatal(err)
+	}
+	if err := ep.Refuse(); !errors.Is(err, ErrServing) {
+		t.Errorf("refuse: %v", err)
+	}
+	c, err := net.Dial("tcp", ep.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	unix.Close(acceptOne(t, reserve))
+	if err := ep.Close(old); err != nil {
+		t.Fatal(err)
+	}
+	if err := ep.Refuse(); err != nil {
+		t.Errorf("when it is gone: %v", err)
+	}
+}
+
+// The guard is not told of our own refusing, but is again of what daemons do after it.
+func TestGuardThroughARefusal(t *testing.T) {
+	g, err := NewGuard()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	ep, err := Open(t.Context(), spec(t, "127.0.0.1:0"), OpenOptions{Guard: g})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ep.CloseAll()
+	l := mustOpen(t, ep)
+	if err := ep.Refuse(); err != nil {
+		t.Fatal(err)
+	}
+	for what, want := range []uint64{0, l.Inode()} {
+		var inodes []uint64
+		raw, err := g.epoll.SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw.Control(func(fd uintptr) { inodes, err = shutDown(int(fd)) })
+		if err != nil || (want == 0) != (len(inodes) == 0) || want != 0 && inodes[0] != want {
+			t.Errorf("%d: the guard has seen %v, %v", what, inodes, err)
+		}
+		if err := ep.Resume(); err != nil {
+			t.Fatal(err)
+		}
+		shutdown(l.fd)
+	}
 }
