@@ -95,3 +95,20 @@ func TestWhatSettlingLeavesIsOfNow(t *testing.T) {
 		t.Errorf("settled as %+v", left)
 	}
 }
+
+// Nor is what waits forgotten where the end comes before anything is known.
+func TestSettlingThatEndsAtOnce(t *testing.T) {
+	ep := openEndpoint(t, spec(t, "127.0.0.1:0"))
+	old, live := mustOpen(t, ep), mustOpen(t, ep)
+	c, err := net.Dial("tcp", ep.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	mustSteer(t, ep, Plan{Live: []*Listener{live}})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if left := <-settling(t, ctx, old); left.Queued != 1 || left.Clean() {
+		t.Errorf("settled as %+v", left)
+	}
+}

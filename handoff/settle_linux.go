@@ -2,6 +2,7 @@ package handoff
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -35,7 +36,7 @@ func (s *Settler) follow(ctx context.Context, start time.Time) (Settled, error) 
 		return Settled{}, nil
 	}
 	if err := barrier(ctx); err != nil {
-		return Settled{}, err
+		return s.cutShort(err)
 	}
 	diag, err := conns.Open()
 	if err != nil {
@@ -44,9 +45,15 @@ func (s *Settler) follow(ctx context.Context, start time.Time) (Settled, error) 
 	defer diag.Close()
 	p := &pending{diag: diag, settler: s, deadline: start.Add(handshakeTimeout)}
 	if err := p.snapshot(ctx); err != nil {
-		return Settled{}, err
+		return s.cutShort(err)
 	}
 	return p.wait(ctx, start.Add(answerTimeout))
+}
+
+// cutShort: of the connections only those in the queues can be told.
+func (s *Settler) cutShort(why error) (Settled, error) {
+	queued, err := s.queued()
+	return Settled{Queued: queued}, errors.Join(why, err)
 }
 
 // barrier returns when no CPU is still running the old program on a packet:
