@@ -135,3 +135,59 @@ func TestGuardThroughARefusal(t *testing.T) {
 		shutdown(l.fd)
 	}
 }
+
+// failing is a kernel whose calls fail while an error is set.
+type failing struct {
+	linux
+	listenErr, attachErr error
+}
+
+func (k *failing) listen(fd, backlog int) error {
+	if k.listenErr != nil {
+		return k.listenErr
+	}
+	return k.linux.listen(fd, backlog)
+}
+
+func (k *failing) attach(fd int, in indices) error {
+	if k.attachErr != nil {
+		return k.attachErr
+	}
+	return k.linux.attach(fd, in)
+}
+
+// What could not listen or be steered does so at the next try.
+func TestNextTry(t *testing.T) {
+	ep := openEndpoint(t, spec(t, "127.0.0.1:0"))
+	k := &failing{attachErr: unix.ENOMEM}
+	ep.steering.(*group).kernel = k
+	if _, err := ep.Open(); !errors.Is(err, unix.ENOMEM) {
+		t.Errorf("open: %v", err)
+	}
+	k.attachErr = nil
+	d := startDaemon(t, ep, 1, 1)
+	if err := ep.Refuse(); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.listeners[0].Restore(false); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ask(ep.Addr().String()); !errors.Is(err, unix.ECONNREFUSED) {
+		t.Errorf("a listener that was restored while refusing: %v", err)
+	}
+	k.listenErr = unix.ENOMEM
+	if err := ep.Resume(); !errors.Is(err, unix.ENOMEM) {
+		t.Errorf("resume: %v", err)
+	}
+	k.listenErr = nil
+	if err := ep.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	d.stop(1)
+	d.lns = nil
+	d.serve(t, d.listeners[0])
+	if id, err := ask(ep.Addr().String()); err != nil || id != 1 {
+		t.Errorf("answered by %d, %v", id, err)
+	}
+	d.stop(1)
+}
