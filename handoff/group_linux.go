@@ -76,21 +76,6 @@ func (g *group) placeNew(l *Listener) error {
 	return g.look()
 }
 
-// replacePad gives l, which has just joined at the end, the place of the first pad,
-// by letting that leave. Were each generation to stand behind the last one's pads,
-// there would be more of them with every reload that overlaps a drain. The array is
-// as long as before l joined, so live is as safe as it was.
-func (g *group) replacePad(l *Listener) error {
-	p := g.array.firstPad()
-	if p == nil || g.array[len(g.array)-1] != l {
-		return nil
-	}
-	if err := g.takeOut(p); err != nil {
-		return err
-	}
-	return p.closeFD()
-}
-
 // join opens one socket. The first of a group gets its program right after listen:
 // alone it gets everything whatever a program says, and an attach between bind and
 // listen would make listen fail where an overlapping address of the same port is
@@ -145,16 +130,6 @@ func (g *group) part() error {
 		}
 	}
 	g.array = nil
-	return nil
-}
-
-// pad lets as many pads join as the loose members make necessary.
-func (g *group) pad() error {
-	for range g.array.padsMissing() {
-		if _, err := g.join(true); err != nil {
-			return err
-		}
-	}
 	return nil
 }
 
@@ -312,76 +287,4 @@ func (g *group) leave(l *Listener) error {
 		}
 	}
 	return g.takeOut(l)
-}
-
-// takeOut is a leave of our own.
-func (g *group) takeOut(l *Listener) error {
-	g.hide(l)
-	g.kernel.shutdown(l.fd)
-	g.changed = true
-	if err := g.forget(l); err != nil {
-		return err
-	}
-	return g.look()
-}
-
-// collectPads closes the pads that hold no place any more.
-func (g *group) collectPads() error {
-	for _, p := range append(array(nil), g.array...) {
-		if !p.pad || !g.array.mayLeave(p, g.ep.plan.names) {
-			continue
-		}
-		if err := g.takeOut(p); err != nil {
-			return err
-		}
-		if err := p.closeFD(); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// refuse shuts every socket down; they stay bound, so nobody else can take the
-// address, and can listen again. Loose ones are left to their daemons: hidden, they
-// get nothing, and a socket that listens later makes a group of its own, since
-// members must be of one device.
-func (g *group) refuse() error {
-	for _, l := range g.array {
-		if l.loose && !l.hidden {
-			return ErrServing
-		}
-	}
-	for _, l := range append(array(nil), g.array...) {
-		l.member = false
-		switch {
-		case l.pad:
-			if err := l.closeFD(); err != nil {
-				return err
-			}
-		case !l.loose:
-			g.ep.unwatch(l)
-			g.kernel.shutdown(l.fd)
-			g.refusing = append(g.refusing, l)
-		}
-	}
-	g.array = nil
-	return nil
-}
-
-// resume leaves those that could not listen again for the next call.
-func (g *group) resume() error {
-	waiting := g.refusing
-	g.refusing = nil
-	var failed []error
-	for _, l := range waiting {
-		err := g.relisten(l)
-		if err == nil {
-			err = g.ep.watch(l)
-		}
-		if err != nil {
-			g.refusing = append(g.refusing, l)
-			failed = append(failed, err)
-		}
-	}
-	return errors.Join(failed...)
 }

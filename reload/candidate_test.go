@@ -11,8 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/gapless-dev/gapless/reload/ready"
 	"github.com/gapless-dev/gapless/reload/state"
 )
@@ -139,23 +137,6 @@ func TestGivenUpBeforeItsStartIsKnown(t *testing.T) {
 	if got := f.generation(); got != "1" {
 		t.Errorf("answered by %q", got)
 	}
-}
-
-// Before a candidate is ended, its listener is out of the way of new connections: one
-// that it shuts down then moves no other's place.
-func TestGivenUpCandidateIsLoose(t *testing.T) {
-	t.Parallel()
-	f, underWay := reloading(t)
-	device := 0
-	f.ask(t.Context(), func() {
-		fd := f.runs[2].listeners[0].FD()
-		f.giveUpCandidate("so it is")
-		device, _ = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX)
-	})
-	if device == 0 {
-		t.Error("its listener can still be found")
-	}
-	failure(t, <-underWay)
 }
 
 // A reload that waits for the first start is not lost with that.
