@@ -210,6 +210,14 @@ func (s *Service) follow(g *generation, proc *spawn.Process) {
 	})
 }
 
+// hint at the usual reason of one that ends well before it serves.
+func hint(e spawn.Exit) string {
+	if e.Failed() {
+		return ""
+	}
+	return " (if it goes to the background by itself: it must stay in the foreground)"
+}
+
 // binaryOf is what a process runs just now: a wrapper becomes the daemon later.
 func binaryOf(pid int) string {
 	path, err := os.Readlink("/proc/" + strconv.Itoa(pid) + "/exe")
@@ -229,7 +237,7 @@ func (s *Service) onExit(g *generation) {
 	s.killAfter(g, s.cfg.StopTimeout)
 	switch r.Phase {
 	case state.Starting:
-		s.fail(g, CodeNotReady, "ended before it was ready: "+r.Exit)
+		s.fail(g, CodeNotReady, "ended before it was ready: "+r.Exit+hint(g.proc.Exit()))
 	case state.Live:
 		s.crashed(g)
 	case state.Probation:

@@ -137,7 +137,11 @@ func (r Result) String() string {
 	if r.Connections < 0 {
 		return fmt.Sprintf("%s · generation %d drains, at most %s", line, last, r.DrainTimeout)
 	}
-	return fmt.Sprintf("%s · generation %d drains %d connections, at most %s", line, last, r.Connections, r.DrainTimeout)
+	noun := "connections"
+	if r.Connections == 1 {
+		noun = "connection"
+	}
+	return fmt.Sprintf("%s · generation %d drains %d %s, at most %s", line, last, r.Connections, noun, r.DrainTimeout)
 }
 
 // fields leave the count out where there is none yet.

@@ -31,9 +31,10 @@ func (t *target) find(ctx context.Context, args []string) (*control.Client, erro
 		name = args[0]
 	}
 	if t.socket != "" {
-		if name == "" {
-			name = strings.TrimSuffix(filepath.Base(t.socket), control.Suffix)
+		if name != "" {
+			return nil, wrongUsage("gapless", "a NAME and --control are two ways to say the same; give one")
 		}
+		name = strings.TrimSuffix(filepath.Base(t.socket), control.Suffix)
 		return control.NewClient(name, t.socket), nil
 	}
 	return runtimeDirectory().Find(ctx, name)

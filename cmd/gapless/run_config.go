@@ -25,8 +25,11 @@ func (f *runFlags) config(command []string) (reload.Config, error) {
 	if len(command) == 0 {
 		return cfg, errors.New("say what to run: gapless run -l 8080 -- ./server")
 	}
-	if f.maxDraining < 1 || f.probeRise < 1 {
-		return cfg, errors.New("--max-draining and --probe-rise must be at least 1")
+	if f.maxDraining < 1 {
+		return cfg, fmt.Errorf("bad --max-draining %d: it must be at least 1", f.maxDraining)
+	}
+	if f.probeRise < 1 {
+		return cfg, fmt.Errorf("bad --probe-rise %d: it must be at least 1", f.probeRise)
 	}
 	var err error
 	if cfg.Name, err = f.serviceName(command); err != nil {

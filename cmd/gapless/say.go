@@ -15,6 +15,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"unicode"
 
 	"github.com/mattn/go-isatty"
 
@@ -38,8 +39,20 @@ func (t terminal) print(format string, args ...any) { fmt.Fprintf(t.out, format,
 
 func isTerminal(f *os.File) bool { return isatty.IsTerminal(f.Fd()) }
 
-// colours tells whether f gets any (no-color.org).
-func colours(f *os.File) bool { return os.Getenv("NO_COLOR") == "" && isTerminal(f) }
+// colours tells whether f gets any (no-color.org; a dumb terminal knows none).
+func colours(f *os.File) bool {
+	return os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && isTerminal(f)
+}
+
+// plain is a daemon's line without what a terminal would obey.
+func plain(line string) string {
+	return strings.Map(func(r rune) rune {
+		if r != '\t' && unicode.IsControl(r) {
+			return -1
+		}
+		return r
+	}, line)
+}
 
 // usageError is a verb used wrongly.
 type usageError struct {
@@ -98,6 +111,6 @@ func sayFailure(w io.Writer, f *reload.Failure) {
 	}
 	fmt.Fprintln(w, "the last it said:")
 	for _, line := range f.Lines {
-		fmt.Fprintf(w, "    %s\n", line)
+		fmt.Fprintf(w, "    %s\n", plain(line))
 	}
 }

@@ -44,7 +44,7 @@ func accepted(ctx context.Context, d *conns.Diag, at netip.AddrPort, others []ne
 			return err
 		}
 		if sleep(ctx, every) != nil {
-			return fmt.Errorf("it has not accepted a connection on %s: %w", at, context.Cause(ctx))
+			return fmt.Errorf("it has not accepted a connection on %s (does it take the listener that it is given, in LISTEN_FDS?): %w", at, context.Cause(ctx))
 		}
 	}
 }

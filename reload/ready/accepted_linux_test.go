@@ -55,7 +55,7 @@ func TestAcceptedOnlyOnceItWas(t *testing.T) {
 	l := listener(t, ep)
 	addrs := []netip.AddrPort{ep.Addr()}
 	err := Accepted(short(t), addrs)
-	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "it has not accepted a connection on "+ep.Addr().String()) {
+	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "it has not accepted a connection on "+ep.Addr().String()+" (") {
 		t.Errorf("nobody accepts: %v", err)
 	}
 	acceptOne(t, l) // the first probe's, which has closed its end
