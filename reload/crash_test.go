@@ -295,3 +295,18 @@ func TestLiveListenerIsMendedUnderLoad(t *testing.T) {
 		t.Error("a listener could not be mended")
 	}
 }
+
+// A reload that goes live is another version, which has not crashed yet.
+func TestReloadEndsTheBackOff(t *testing.T) {
+	t.Parallel()
+	f := start(t, config(t))
+	f.until("generation 1", live(1))
+	f.get("/die")
+	if st := f.until("its replacement", live(2)); st.Crashes != 1 {
+		t.Errorf("%d crashes", st.Crashes)
+	}
+	f.mustReload()
+	if st := f.until("generation 3", live(3)); st.Crashes != 0 {
+		t.Errorf("%d crashes after a reload", st.Crashes)
+	}
+}

@@ -192,6 +192,9 @@ func (s *Service) goLive(g *generation) {
 	g.giveUp()
 	s.everLive = true
 	s.stopTimer(&s.hold)
+	if slices.ContainsFunc(s.current.waiters, func(w waiter) bool { return w.anew }) {
+		s.st.Crashes = 0 // another version: what the last one did is no reason to wait
+	}
 	s.calmDown(g)
 	result := Result{Service: s.cfg.Name, Generation: g.number, Of: r.Of, Note: s.noteOf(g), Took: time.Since(s.current.began), DrainTimeout: s.cfg.DrainTimeout}
 	onTrial := false
