@@ -11,14 +11,7 @@ import (
 
 // A client that has sent all it wanted to, and said so, still gets its answer.
 func TestSettlingFollowsAHalfClosedConnection(t *testing.T) {
-	ep := openEndpoint(t, spec(t, "127.0.0.1:0"))
-	old, live := mustOpen(t, ep), mustOpen(t, ep)
-	c, err := net.Dial("tcp", ep.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	mustSteer(t, ep, Plan{Live: []*Listener{live}})
+	old, c := switched(t)
 	fd := acceptOne(t, old)
 	defer unix.Close(fd)
 	c.Write([]byte("question"))
@@ -98,14 +91,7 @@ func TestWhatSettlingLeavesIsOfNow(t *testing.T) {
 
 // Nor is what waits forgotten where the end comes before anything is known.
 func TestSettlingThatEndsAtOnce(t *testing.T) {
-	ep := openEndpoint(t, spec(t, "127.0.0.1:0"))
-	old, live := mustOpen(t, ep), mustOpen(t, ep)
-	c, err := net.Dial("tcp", ep.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	mustSteer(t, ep, Plan{Live: []*Listener{live}})
+	old, _ := switched(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if left := <-settling(t, ctx, old); left.Queued != 1 || left.Clean() {

@@ -27,6 +27,20 @@ func settling(t *testing.T, ctx context.Context, l *Listener) <-chan Settled {
 	return done
 }
 
+// switched: a client came to old, and new ones go elsewhere by now.
+func switched(t *testing.T) (old *Listener, client net.Conn) {
+	t.Helper()
+	ep := openEndpoint(t, spec(t, "127.0.0.1:0"))
+	old, live := mustOpen(t, ep), mustOpen(t, ep)
+	c, err := net.Dial("tcp", ep.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	mustSteer(t, ep, Plan{Live: []*Listener{live}})
+	return old, c
+}
+
 func notYet(t *testing.T, done <-chan Settled, why string) {
 	t.Helper()
 	select {
@@ -37,14 +51,7 @@ func notYet(t *testing.T, done <-chan Settled, why string) {
 }
 
 func TestSettlingFollowsAConnectionToItsAnswer(t *testing.T) {
-	ep := openEndpoint(t, spec(t, "127.0.0.1:0"))
-	old, live := mustOpen(t, ep), mustOpen(t, ep)
-	c, err := net.Dial("tcp", ep.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	mustSteer(t, ep, Plan{Live: []*Listener{live}})
+	old, c := switched(t)
 	done := settling(t, t.Context(), old)
 	notYet(t, done, "a client waits in the queue")
 	fd := acceptOne(t, old)
@@ -116,14 +123,7 @@ func TestSettlingGivesUpHalfOpenOnes(t *testing.T) {
 }
 
 func TestSettlingEndsWithItsContext(t *testing.T) {
-	ep := openEndpoint(t, spec(t, "127.0.0.1:0"))
-	old, live := mustOpen(t, ep), mustOpen(t, ep)
-	c, err := net.Dial("tcp", ep.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	mustSteer(t, ep, Plan{Live: []*Listener{live}})
+	old, _ := switched(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := settling(t, ctx, old)
 	notYet(t, done, "a client waits in the queue")
