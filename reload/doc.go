@@ -4,9 +4,10 @@
 //
 // # Life of a generation
 //
-//	starting ──ready──▶ live ──superseded──▶ draining ──▶ gone
-//	    │                 │
-//	    └──▶ failed       └──crashed──▶ gone; its listeners go to the replacement
+//	starting ──ready──▶ live ──superseded──▶ (probation) ──▶ draining ──▶ gone
+//	    │                │ ▲                      │             │
+//	    └──▶ failed      │ └────── way back ──────┴─────────────┘ until it is told to stop
+//	                     └──crashed──▶ gone; its listeners go to the replacement
 //
 // A candidate has listeners of its own and no traffic; one that fails leaves its
 // log and the reason. At the switch every endpoint is steered to the candidate's
@@ -19,6 +20,17 @@
 // While nobody is live, the clients wait in the reserve, a listener that belongs to
 // the next generation: that of a live generation that crashed, or one made when the
 // service was stopped.
+//
+// # Ways back
+//
+// Until the old generation is told to stop, it listens and serves what it has, and
+// going back is to steer to it again. Probation keeps it so for a while, and goes
+// back by itself if the new one dies. Later a new generation is made of the old one's
+// recipe and program: the shim opens the file that it is about to run and sends it to
+// the holder, which keeps it open for generations that run, for the one that was live
+// before, and for one that was gone back to, whose replacements after a crash must
+// run it too. What is run is checked to be that very file, at its path or from what
+// was kept.
 //
 // # Who owns what
 //
