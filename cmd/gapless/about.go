@@ -11,14 +11,13 @@ func newVersion(t terminal) *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "Print the version", Example: "  gapless version", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			t.printVersion()
-			return nil
+			return t.printVersion()
 		},
 	}
 }
 
-func (t terminal) printVersion() {
-	t.print("gapless %s %s %s/%s\n", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+func (t terminal) printVersion() error {
+	return t.print("gapless %s %s %s/%s\n", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }
 
 // version is that of the module, as the go command has put it into the binary.

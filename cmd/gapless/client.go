@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -78,4 +77,4 @@ func outputFlag(c *cobra.Command, at *choice, words ...string) {
 	choiceFlag(c.Flags(), at, "output", "o", "how to print it", words...)
 }
 
-func sayDone(t terminal, name, what string) { t.print("%s\n", fmt.Sprintf("%s: %s", name, what)) }
+func sayDone(t terminal, name, what string) error { return t.print("%s: %s\n", name, what) }

@@ -43,6 +43,5 @@ func sayEvent(t terminal, e reload.Event, output string) error {
 	if output == "json" {
 		return json.NewEncoder(t.out).Encode(e)
 	}
-	t.print("%s  %-5s  %-20s  %s\n", e.Time.Format(logTime), e.Level, e.Kind, e.Text)
-	return nil
+	return t.print("%s  %-5s  %-20s  %s\n", e.Time.Format(logTime), e.Level, e.Kind, e.Text)
 }

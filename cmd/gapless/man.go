@@ -12,8 +12,7 @@ func newMan(t terminal) *cobra.Command {
 	return &cobra.Command{
 		Use: "man", Short: "Print the manual page", Example: "  gapless man > /usr/local/share/man/man1/gapless.1", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			t.print("%s", manual(c.Root()))
-			return nil
+			return t.print("%s", manual(c.Root()))
 		},
 	}
 }

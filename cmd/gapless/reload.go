@@ -76,9 +76,7 @@ func sayResult(t terminal, name string, r reload.Result, output string) error {
 	case output == "json":
 		return json.NewEncoder(t.out).Encode(r)
 	case r.Generation == 0:
-		sayDone(t, name, "a reload was asked for")
-	default:
-		t.print("%s\n", r)
+		return sayDone(t, name, "a reload was asked for")
 	}
-	return nil
+	return t.print("%s\n", r)
 }

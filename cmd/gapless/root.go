@@ -34,8 +34,7 @@ func newRoot(t terminal) *cobra.Command {
 		CompletionOptions:     cobra.CompletionOptions{DisableDefaultCmd: true},
 		RunE: func(*cobra.Command, []string) error {
 			if showVersion {
-				t.printVersion()
-				return nil
+				return t.printVersion()
 			}
 			return wrongUsage("gapless", "say what to do: run, reload, status …")
 		},

@@ -35,7 +35,13 @@ type terminal struct {
 	in, out, err *os.File
 }
 
-func (t terminal) print(format string, args ...any) { fmt.Fprintf(t.out, format, args...) }
+// print fails where what was asked for could not be given: the disk is full.
+func (t terminal) print(format string, args ...any) error {
+	if _, err := fmt.Fprintf(t.out, format, args...); err != nil {
+		return fmt.Errorf("can't print: %w", err)
+	}
+	return nil
+}
 
 func isTerminal(f *os.File) bool { return isatty.IsTerminal(f.Fd()) }
 

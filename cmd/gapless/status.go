@@ -58,7 +58,9 @@ func (v *statusVerb) follow(ctx context.Context) error {
 	defer ticks.Stop()
 	for {
 		if clear {
-			v.print("\x1b[H\x1b[2J")
+			if err := v.print("\x1b[H\x1b[2J"); err != nil {
+				return err
+			}
 		}
 		if err := v.once(ctx); err != nil {
 			return err

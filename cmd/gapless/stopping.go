@@ -51,8 +51,7 @@ func newStop(t terminal) *cobra.Command {
 			if err := client.Stop(c.Context(), timeout); err != nil {
 				return err
 			}
-			sayDone(t, client.Name(), "stopped; its sockets stay held")
-			return nil
+			return sayDone(t, client.Name(), "stopped; its sockets stay held")
 		},
 	}.command(true)
 }
@@ -79,8 +78,7 @@ func newShutdown(t terminal) *cobra.Command {
 			if err := client.Shutdown(c.Context(), timeout); err != nil {
 				return err
 			}
-			sayDone(t, client.Name(), "ended")
-			return nil
+			return sayDone(t, client.Name(), "ended")
 		},
 	}.command(true)
 }
@@ -105,8 +103,7 @@ func newKill(t terminal) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			sayDone(t, client.Name(), fmt.Sprintf("%s sent to generation %d", spawn.SignalName(sig), number))
-			return nil
+			return sayDone(t, client.Name(), fmt.Sprintf("%s sent to generation %d", spawn.SignalName(sig), number))
 		},
 	}.command(false)
 	c.Flags().StringVarP(&name, "signal", "s", "", "`SIGNAL` by name or number")
