@@ -1,12 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"io"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
-	"github.com/rs/zerolog/diode"
 )
 
 // logTime is RFC 3339 with milliseconds.
@@ -23,21 +24,56 @@ const (
 // for which there is no room are lost, and counted. close writes what is left.
 func openLog(to *os.File, format, level string) (log zerolog.Logger, close func()) {
 	direct := newLog(to, to, format, level)
-	lines := diode.NewWriter(unclosed{to}, linesKept, 0, func(missed int) {
-		direct.Warn().Str("event", "log.lost").Int("lines", missed).Msgf("%d lines of the log are lost: nobody read it", missed)
+	w := &lines{to: to, waiting: make(chan []byte, linesKept), written: make(chan struct{})}
+	go w.write(func(lost int64) {
+		direct.Warn().Str("event", "log.lost").Int64("lines", lost).Msgf("%d lines of the log are lost: nobody read it", lost)
 	})
-	return newLog(lines, to, format, level), func() {
-		done := make(chan error, 1)
-		go func() { done <- lines.Close() }()
-		select {
-		case <-done:
-		case <-time.After(lastLines):
+	return newLog(w, to, format, level), w.close
+}
+
+// lines are written by a goroutine of their own. It sleeps while there are none.
+type lines struct {
+	to      io.Writer
+	waiting chan []byte
+	lost    atomic.Int64
+	written chan struct{}
+}
+
+// Write never blocks, and never fails.
+func (l *lines) Write(line []byte) (int, error) {
+	select {
+	case l.waiting <- bytes.Clone(line):
+	default:
+		l.lost.Add(1)
+	}
+	return len(line), nil
+}
+
+func (l *lines) write(tell func(lost int64)) {
+	defer close(l.written)
+	for line := range l.waiting {
+		if lost := l.lost.Swap(0); lost > 0 {
+			tell(lost)
 		}
+		if line == nil {
+			return
+		}
+		l.to.Write(line) // nobody can be told if it fails
 	}
 }
 
-// unclosed is somebody else's to close.
-type unclosed struct{ io.Writer }
+// close waits a moment for what is left; lines that come later are lost.
+func (l *lines) close() {
+	select {
+	case l.waiting <- nil:
+	case <-time.After(lastLines):
+		return
+	}
+	select {
+	case <-l.written:
+	case <-time.After(lastLines):
+	}
+}
 
 func newLog(w io.Writer, to *os.File, format, level string) zerolog.Logger {
 	least := map[string]zerolog.Level{"debug": zerolog.DebugLevel, "info": zerolog.InfoLevel, "warn": zerolog.WarnLevel, "error": zerolog.ErrorLevel}[level]
