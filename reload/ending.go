@@ -31,6 +31,7 @@ func (s *Service) crashed(g *generation) {
 	if s.trial != nil && s.st.Goal == state.Run && s.failedProbation(g) {
 		return
 	}
+	s.fallen = s.leaves(g)
 	exit := g.proc.Exit()
 	r := s.record(g)
 	r.Phase, r.Failure = state.Draining, "ended by itself: "+exit.String()
@@ -61,11 +62,16 @@ func (s *Service) failedProbation(g *generation) bool {
 	exit := g.proc.Exit()
 	f := &Failure{Code: CodeRolledBack, Service: s.cfg.Name, Generation: g.number, Exit: exit.String(), ExitCode: exit.Code,
 		Reason: "ended by itself during its probation: " + exit.String()}
-	if err := s.fallBack(g, f); err != nil {
-		s.report("steer.failed", g.number, err)
-		return false
+	err := s.fallBack(g, f)
+	if err == nil {
+		return true
 	}
-	return true
+	s.report("steer.failed", g.number, err)
+	t := s.decide()
+	s.drain(t.kept)
+	f.Code, f.Reason = CodeFailed, f.Reason+"; "+err.Error()
+	s.wg.Go(func() { t.rollout.deliver(answer{failure: f}) })
+	return false
 }
 
 func (s *Service) restarts(failed bool) bool {

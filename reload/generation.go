@@ -121,7 +121,7 @@ func (s *Service) launch(g *generation) {
 func execute(ctx context.Context, o spawn.Options, pinned *program) (*spawn.Process, error) {
 	if pinned != nil {
 		var err error
-		if o.Path, o.Program, err = pinned.choose(); err != nil {
+		if o.Path, o.Program, err = pinned.choose(ctx); err != nil {
 			return nil, err
 		}
 	}

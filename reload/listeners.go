@@ -167,6 +167,9 @@ func (s *Service) relay(g *generation) {
 }
 
 func (s *Service) relayFrom(i int, l *handoff.Listener) {
+	if s.eps[i].Steering() == "shared" {
+		return // the queue is live's too
+	}
 	clients, err := drainQueue(l)
 	if err != nil {
 		s.report("queue.relay-failed", 0, err)

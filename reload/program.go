@@ -1,6 +1,7 @@
 package reload
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -20,7 +21,9 @@ type program struct {
 	file    *os.File // nil if it can't be read
 	size    int64
 	changed time.Time
-	hash    chan string // has it, once it is known
+	origin  int           // the generation that ran it first
+	hashed  chan struct{} // closed when sum is there, or can't be had
+	sum     string
 }
 
 // goneError says why there is no way back to a program.
@@ -30,7 +33,7 @@ func (e *goneError) Error() string { return e.reason }
 
 // newProgram owns what was reported.
 func newProgram(p *spawn.Program) *program {
-	k := &program{Program: state.Program{Path: p.Path, Dir: p.Dir}, file: p.File, hash: make(chan string, 1)}
+	k := &program{Program: state.Program{Path: p.Path, Dir: p.Dir}, file: p.File, hashed: make(chan struct{})}
 	if k.file == nil {
 		return k
 	}
@@ -54,14 +57,14 @@ func digest(f *os.File, size int64) (string, error) {
 
 // choose finds what to run so that it is what ran before: the file at the path, if it
 // is the same, else the one that was kept. It may read the whole file.
-func (p *program) choose() (path string, file *os.File, err error) {
+func (p *program) choose(ctx context.Context) (path string, file *os.File, err error) {
 	if info, err := os.Stat(p.Dir); err != nil || !info.IsDir() {
 		return "", nil, &goneError{fmt.Sprintf("its directory %s is not there any more", p.Dir)}
 	}
 	switch {
 	case p.file == nil:
 		return "", nil, &goneError{fmt.Sprintf("%s could not be read when it ran, so nobody knows whether it is still the same", p.Path)}
-	case !p.same():
+	case !p.same(ctx):
 		return "", nil, &goneError{fmt.Sprintf("%s was overwritten", p.Path)}
 	case p.atPath():
 		return p.Path, nil, nil
@@ -72,7 +75,7 @@ func (p *program) choose() (path string, file *os.File, err error) {
 }
 
 // same tells whether the file is what it was.
-func (p *program) same() bool {
+func (p *program) same(ctx context.Context) bool {
 	info, err := p.file.Stat()
 	if err != nil {
 		return false
@@ -80,8 +83,13 @@ func (p *program) same() bool {
 	if info.Size() == p.size && info.ModTime().Equal(p.changed) {
 		return true
 	}
+	select {
+	case <-p.hashed:
+	case <-ctx.Done():
+		return false
+	}
 	now, err := digest(p.file, info.Size())
-	return err == nil && p.Hash != "" && now == p.Hash
+	return err == nil && p.sum != "" && now == p.sum
 }
 
 func (p *program) atPath() bool {
@@ -101,15 +109,18 @@ func (s *Service) remember(g *generation, p *spawn.Program) {
 	g.program = newProgram(p)
 	s.programs = append(s.programs, g.program)
 	k := g.program
+	k.origin = g.number
 	if k.file == nil {
 		return
 	}
 	s.wg.Go(func() {
-		hash, err := digest(k.file, k.size)
+		defer close(k.hashed)
+		sum, err := digest(k.file, k.size)
 		if err != nil {
 			return // it was closed, as nobody needs it any more
 		}
-		s.post(func() { s.hashed(k, hash) })
+		k.sum = sum
+		s.post(func() { s.hashed(k, sum) })
 	})
 }
 
@@ -125,8 +136,10 @@ func (s *Service) hashed(k *program, hash string) {
 // sweepPrograms closes what no way back needs any more.
 func (s *Service) sweepPrograms() {
 	needed := map[*program]bool{s.pinned: true}
-	if s.back != nil {
-		needed[s.back.program] = true
+	for _, way := range []*wayBack{s.back, s.fallen} {
+		if way != nil {
+			needed[way.program] = true
+		}
 	}
 	for _, g := range s.runs {
 		needed[g.program] = true

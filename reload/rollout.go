@@ -192,14 +192,18 @@ func (s *Service) goLive(g *generation) {
 	g.giveUp()
 	s.everLive = true
 	s.stopTimer(&s.hold)
-	if slices.ContainsFunc(s.current.waiters, func(w waiter) bool { return w.anew }) {
+	if s.current.isAnother() {
 		s.st.Crashes = 0 // another version: what the last one did is no reason to wait
 	}
 	s.calmDown(g)
 	result := Result{Service: s.cfg.Name, Generation: g.number, Of: r.Of, Note: s.noteOf(g), Took: time.Since(s.current.began), DrainTimeout: s.cfg.DrainTimeout}
 	onTrial := false
+	s.closeTrial()
+	if old == nil && s.fallen != nil && s.current.isAnother() {
+		s.st.Previous, s.back = s.fallen.number, s.fallen
+	}
+	s.fallen = nil
 	if old != nil {
-		s.closeTrial()
 		s.st.Previous, s.back = old.Number, s.leaves(s.runs[old.Number])
 		if onTrial = s.cfg.Probation > 0 && s.current.back == nil; onTrial {
 			result.Kept, result.Probation = old.Number, s.cfg.Probation
@@ -222,6 +226,11 @@ func (s *Service) goLive(g *generation) {
 		s.conclude(answer{result: result})
 	}
 	s.wg.Go(func() { s.lookForForeign(g.ctx) })
+}
+
+// isAnother: what it makes live is another version, not a replacement of the same.
+func (r *rollout) isAnother() bool {
+	return r.back != nil || slices.ContainsFunc(r.waiters, func(w waiter) bool { return w.anew })
 }
 
 // supersededConnections is -1 if the count is not there yet: the switch does not

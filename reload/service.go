@@ -36,6 +36,7 @@ type Service struct {
 	next       *rollout // waits for current; who asks meanwhile joins it
 	trial      *trial
 	back       *wayBack
+	fallen     *wayBack // to the last live one, which crashed and is not replaced yet
 	pinned     *program // what live was run from, if it was gone back to
 	programs   []*program
 	restart    *time.Timer
@@ -198,7 +199,7 @@ func (s *Service) finish() {
 	s.stopTimer(&s.hold)
 	s.answerStopped()
 	s.answerRollouts(ErrEnded)
-	s.back, s.pinned = nil, nil
+	s.back, s.fallen, s.pinned = nil, nil, nil
 	s.sweepPrograms()
 	s.release()
 	s.journal.close()

@@ -90,6 +90,10 @@ func (s *Service) fallBack(from *generation, f *Failure) error {
 // reinstate makes old live again instead of from, whose end it begins. Nobody told
 // old to stop yet, and its listeners still listen.
 func (s *Service) reinstate(old, from *generation, why string) error {
+	if old.proc.HasExited() {
+		return fmt.Errorf("can't go back to generation %d: it has ended", old.number)
+	}
+	s.mendAll() // it may have shut its listeners down
 	err := s.steerEach(func(i int, now handoff.Plan) handoff.Plan {
 		return handoff.Plan{Live: []*handoff.Listener{old.listeners[i]}, Probe: now.Probe}
 	})
@@ -98,10 +102,7 @@ func (s *Service) reinstate(old, from *generation, why string) error {
 	}
 	r := s.record(old)
 	r.Phase = state.Live
-	s.st.Recipe, s.st.Previous, s.back, s.pinned = r.Recipe.Clone(), from.number, s.leaves(from), nil
-	if old.pinned {
-		s.pinned = old.program
-	}
+	s.st.Recipe, s.st.Previous, s.back, s.pinned = r.Recipe.Clone(), from.number, s.leaves(from), old.program
 	old.drains++ // what waits for it to settle waits for nothing
 	old.unsettled = false
 	s.record(from).Failure = why
