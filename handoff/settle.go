@@ -17,9 +17,9 @@ import (
 const (
 	handshakeTimeout = 3 * time.Second
 	answerTimeout    = 5 * time.Second
-	// SettleMost is how long what was begun before a switch can take to settle, or to
+	// settleMost is how long what was begun before a switch can take to settle, or to
 	// be given up.
-	SettleMost    = handshakeTimeout + answerTimeout
+	settleMost    = handshakeTimeout + answerTimeout
 	settleMinPoll = 3 * time.Millisecond
 	settleMaxPoll = 25 * time.Millisecond
 )
@@ -43,26 +43,35 @@ type Settler struct {
 	fds      []int
 	ports    []uint16
 	families []int
+	blind    error // why they can't be followed
 }
 
-// NewSettler is to be called by the endpoints' owner, after [Endpoint.Steer].
-func NewSettler(old ...*Listener) (*Settler, error) {
+// NewSettler is to be called by the endpoints' owner, after [Endpoint.Steer]. What
+// goes wrong here (no descriptor is left) is what Wait reports.
+func NewSettler(old ...*Listener) *Settler {
 	s := &Settler{}
 	for _, l := range old {
-		if l.closed { // its number may be another's by now
+		if err := s.add(l); err != nil {
 			s.close()
-			return nil, fmt.Errorf("can't follow %s: %w", l, os.ErrClosed)
+			s.blind = err
+			break
 		}
-		fd, err := unix.FcntlInt(uintptr(l.fd), unix.F_DUPFD_CLOEXEC, 3)
-		if err != nil {
-			s.close()
-			return nil, fmt.Errorf("can't duplicate %s: %w", l, err)
-		}
-		s.fds = append(s.fds, fd)
-		s.ports = include(s.ports, l.ep.addr.Port())
-		s.families = include(s.families, family(l.ep.addr.Addr()))
 	}
-	return s, nil
+	return s
+}
+
+func (s *Settler) add(l *Listener) error {
+	if l.closed { // its number may be another's by now
+		return fmt.Errorf("can't follow %s: %w", l, os.ErrClosed)
+	}
+	fd, err := unix.FcntlInt(uintptr(l.fd), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return fmt.Errorf("can't duplicate %s: %w", l, err)
+	}
+	s.fds = append(s.fds, fd)
+	s.ports = include(s.ports, l.ep.addr.Port())
+	s.families = include(s.families, family(l.ep.addr.Addr()))
+	return nil
 }
 
 func include[T comparable](set []T, one T) []T {
@@ -83,11 +92,19 @@ func (s *Settler) close() {
 // or when ctx ends, then with its error. First (membarrier) no packet is being
 // handled under the old program any more. Everything half-open, queued or not yet
 // answered at the ports now is a superset of what the old listeners have; what
-// comes later is not theirs. So that set is followed until it is empty.
+// comes later is not theirs. So that set is followed until it is empty. With any
+// other error it could not be (sock_diag is refused), and Wait has waited for as long
+// as it may take.
 func (s *Settler) Wait(ctx context.Context) (Settled, error) {
 	defer s.close()
 	start := time.Now()
-	left, err := s.follow(ctx, start)
+	left, err := Settled{}, s.blind
+	if err == nil {
+		left, err = s.follow(ctx, start)
+	}
+	if err != nil && ctx.Err() == nil {
+		pause(ctx, settleMost-time.Since(start))
+	}
 	left.Took = time.Since(start)
 	return left, err
 }

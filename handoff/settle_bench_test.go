@@ -44,10 +44,7 @@ func benchmarkSettle(b *testing.B, l *Listener) {
 }
 
 func settleOnce(b *testing.B, l *Listener) {
-	s, err := NewSettler(l)
-	if err != nil {
-		b.Fatal(err)
-	}
+	s := NewSettler(l)
 	ctx, cancel := context.WithTimeout(b.Context(), 20*time.Second)
 	defer cancel()
 	left, err := s.Wait(ctx)

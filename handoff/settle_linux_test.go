@@ -12,10 +12,7 @@ import (
 // settling begins to settle l and returns its outcome's channel.
 func settling(t *testing.T, ctx context.Context, l *Listener) <-chan Settled {
 	t.Helper()
-	s, err := NewSettler(l)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := NewSettler(l)
 	done := make(chan Settled, 1)
 	go func() {
 		left, err := s.Wait(ctx)

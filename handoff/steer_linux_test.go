@@ -33,10 +33,7 @@ func mustSteer(t *testing.T, ep *Endpoint, p Plan) {
 // retire does what a manager does with a generation that was superseded.
 func retire(t *testing.T, ep *Endpoint, d *daemon, how int) {
 	t.Helper()
-	s, err := NewSettler(d.listeners...)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := NewSettler(d.listeners...)
 	if left, err := s.Wait(t.Context()); err != nil || !left.Clean() {
 		t.Fatalf("settled with %+v, %v", left, err)
 	}

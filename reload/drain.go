@@ -27,35 +27,20 @@ func (s *Service) drain(g *generation) {
 	s.limitDraining()
 }
 
-// settle calls done in the owner, once nothing is on its way to the listeners. Where
-// that can't be found out (no descriptors, sock_diag refused) it waits for as long as
-// it may take.
+// settle calls done in the owner, once nothing is on its way to the listeners.
 func (s *Service) settle(ctx context.Context, number int, listeners []*handoff.Listener, done func(handoff.Settled)) {
-	began := time.Now()
-	settler, err := handoff.NewSettler(listeners...)
+	settler := handoff.NewSettler(listeners...)
 	s.wg.Go(func() {
 		limited, cancel := context.WithTimeout(ctx, settleTimeout)
 		defer cancel()
-		var left handoff.Settled
-		if err == nil {
-			left, err = settler.Wait(limited)
-		}
-		if err != nil && ctx.Err() == nil {
-			s.post(func() { s.report("settle.failed", number, err) })
-			pause(limited, handoff.SettleMost-time.Since(began))
-			left.Took = time.Since(began)
-		}
-		s.post(func() { done(left) })
+		left, err := settler.Wait(limited)
+		s.post(func() {
+			if err != nil && ctx.Err() == nil {
+				s.report("settle.failed", number, err)
+			}
+			done(left)
+		})
 	})
-}
-
-func pause(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-t.C:
-	}
 }
 
 func present(listeners []*handoff.Listener) []*handoff.Listener {
