@@ -22,7 +22,7 @@ func (s *Service) started(g *generation, proc *spawn.Process, err error) {
 	case errors.As(err, &fault):
 		s.fail(g, CodeRefused, "could not be run: "+fault.Error(), fault.Code)
 	case errors.As(err, new(*goneError)):
-		s.fail(g, CodeRefused, fmt.Sprintf("can't be what generation %d was: %s; reload to run what is there now", g.program.origin, err))
+		s.fail(g, CodeRefused, fmt.Sprintf("can't be what generation %d was: %s; reload to run what is there now", s.record(g).Program.Origin, err))
 	case err != nil:
 		s.fail(g, CodeFailed, "could not be started: "+err.Error())
 	default:

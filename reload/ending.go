@@ -31,7 +31,7 @@ func (s *Service) crashed(g *generation) {
 	if s.trial != nil && s.st.Goal == state.Run && s.failedProbation(g) {
 		return
 	}
-	s.fallen = s.leaves(g)
+	s.st.Fallen = s.leaves(g)
 	exit := g.proc.Exit()
 	r := s.record(g)
 	r.Phase, r.Failure = state.Draining, "ended by itself: "+exit.String()

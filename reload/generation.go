@@ -32,9 +32,6 @@ type generation struct {
 	cancel    context.CancelFunc
 	starting  context.Context // ends when it is ready or given up
 	giveUp    context.CancelFunc
-	program   *program // nil until it runs
-	pinned    bool     // it must be that program, and was one before
-
 	launching bool // its process is being started
 	reporting bool // why it failed is being collected
 	unsettled bool // its connections are being followed
@@ -51,8 +48,7 @@ func (s *Service) record(g *generation) *state.Generation { return s.st.Generati
 // prepare makes what a generation needs before its process: number, listeners,
 // notify socket, output. On error nothing of it stays.
 func (s *Service) prepare(r *rollout) (*generation, error) {
-	g := &generation{number: s.st.Next, said: make(chan struct{}), program: s.pinFor(r)}
-	g.pinned = g.program != nil
+	g := &generation{number: s.st.Next, said: make(chan struct{})}
 	s.st.Next++
 	g.ctx, g.cancel = context.WithCancel(s.ctx)
 	g.starting, g.giveUp = context.WithCancel(g.ctx)
@@ -67,6 +63,9 @@ func (s *Service) prepare(r *rollout) (*generation, error) {
 		Number: g.number, Phase: state.Starting, Started: time.Now(), Reason: r.reason,
 		Recipe: r.recipe(s.st.Recipe), Of: r.of(), Listeners: s.describe(g),
 	})
+	if pin := s.programs[s.pinFor(r)]; pin != nil {
+		s.record(g).Program, s.record(g).Pinned = pin.Program, true
+	}
 	if err != nil {
 		s.discard(g)
 		return g, err
@@ -105,7 +104,10 @@ func (s *Service) launch(g *generation) {
 		s.wg.Go(func() { s.post(func() { s.started(g, nil, err) }) })
 		return
 	}
-	pinned := g.program
+	var pinned *program
+	if s.record(g).Pinned {
+		pinned = s.programOf(g)
+	}
 	s.wg.Go(func() {
 		proc, err := execute(g.starting, o, pinned)
 		g.output.Started()
@@ -149,17 +151,18 @@ func (s *Service) options(g *generation) (spawn.Options, error) {
 		return spawn.Options{}, err
 	}
 	return spawn.Options{
-		Order: spawn.Order{Argv: s.record(g).Command, Env: env, Dir: s.workDir(g), Credential: credential, Report: !g.pinned},
+		Order: spawn.Order{Argv: s.record(g).Command, Env: env, Dir: s.workDir(g), Credential: credential, Report: !s.record(g).Pinned},
 		Shim:  s.cfg.Shim, Listeners: files, Stdin: stdin, Stdout: g.output.Stdout, Stderr: g.output.Stderr,
 	}, nil
 }
 
 // workDir of a generation that goes back is the very one, wherever links lead now.
 func (s *Service) workDir(g *generation) string {
-	if g.pinned {
-		return g.program.Dir
+	r := s.record(g)
+	if r.Pinned {
+		return r.Program.Dir
 	}
-	return s.record(g).Dir
+	return r.Dir
 }
 
 // restore, since a daemon that had this listener before may have changed it. One
@@ -195,9 +198,6 @@ func (s *Service) follow(g *generation, proc *spawn.Process) {
 	r.PID, r.PIDStart = proc.PID(), startTime(proc.PID())
 	r.Binary = binaryOf(r.PID)
 	s.remember(g, proc.Program)
-	if g.program != nil {
-		r.Program = g.program.Program
-	}
 	for _, m := range g.early {
 		s.heard(g, m)
 	}

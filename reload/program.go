@@ -21,7 +21,6 @@ type program struct {
 	file    *os.File // nil if it can't be read
 	size    int64
 	changed time.Time
-	origin  int           // the generation that ran it first
 	hashed  chan struct{} // closed when sum is there, or can't be had
 	sum     string
 }
@@ -32,8 +31,8 @@ type goneError struct{ reason string }
 func (e *goneError) Error() string { return e.reason }
 
 // newProgram owns what was reported.
-func newProgram(p *spawn.Program) *program {
-	k := &program{Program: state.Program{Path: p.Path, Dir: p.Dir}, file: p.File, hashed: make(chan struct{})}
+func newProgram(p *spawn.Program, origin int) *program {
+	k := &program{Program: state.Program{Path: p.Path, Dir: p.Dir, Origin: origin}, file: p.File, hashed: make(chan struct{})}
 	if k.file == nil {
 		return k
 	}
@@ -47,12 +46,25 @@ func newProgram(p *spawn.Program) *program {
 }
 
 // digest reads the whole file; it is for a goroutine of its own.
-func digest(f *os.File, size int64) (string, error) {
+func digest(ctx context.Context, f *os.File, size int64) (string, error) {
 	h := sha256.New()
-	if _, err := io.Copy(h, io.NewSectionReader(f, 0, size)); err != nil {
+	if _, err := io.Copy(h, until{ctx, io.NewSectionReader(f, 0, size)}); err != nil {
 		return "", err
 	}
 	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// until reads as long as the context lasts.
+type until struct {
+	ctx context.Context
+	io.Reader
+}
+
+func (u until) Read(b []byte) (int, error) {
+	if u.ctx.Err() != nil {
+		return 0, context.Cause(u.ctx)
+	}
+	return u.Reader.Read(b)
 }
 
 // choose finds what to run so that it is what ran before: the file at the path, if it
@@ -88,7 +100,7 @@ func (p *program) same(ctx context.Context) bool {
 	case <-ctx.Done():
 		return false
 	}
-	now, err := digest(p.file, info.Size())
+	now, err := digest(ctx, p.file, info.Size())
 	return err == nil && p.sum != "" && now == p.sum
 }
 
@@ -101,21 +113,23 @@ func (p *program) atPath() bool {
 	return err == nil && os.SameFile(there, kept)
 }
 
+// programOf a generation; nil if it is not known.
+func (s *Service) programOf(g *generation) *program { return s.programs[s.record(g).Program.Origin] }
+
 // remember keeps what a generation runs, and finds its hash in the background.
 func (s *Service) remember(g *generation, p *spawn.Program) {
 	if p == nil {
 		return
 	}
-	g.program = newProgram(p)
-	s.programs = append(s.programs, g.program)
-	k := g.program
-	k.origin = g.number
+	k := newProgram(p, g.number)
+	s.programs[g.number] = k
+	s.record(g).Program = k.Program
 	if k.file == nil {
 		return
 	}
 	s.wg.Go(func() {
 		defer close(k.hashed)
-		sum, err := digest(k.file, k.size)
+		sum, err := digest(s.ctx, k.file, k.size)
 		if err != nil {
 			return // it was closed, as nobody needs it any more
 		}
@@ -124,34 +138,38 @@ func (s *Service) remember(g *generation, p *spawn.Program) {
 	})
 }
 
-func (s *Service) hashed(k *program, hash string) {
-	k.Hash = hash
-	for number, g := range s.runs {
-		if g.program == k {
-			s.st.Generation(number).Program = k.Program
+func (s *Service) hashed(k *program, sum string) {
+	k.Hash = sum
+	for i := range s.st.Generations {
+		if p := &s.st.Generations[i].Program; p.Origin == k.Origin {
+			p.Hash = sum
+		}
+	}
+	for _, way := range []*state.Way{s.st.Back, s.st.Fallen} {
+		if way != nil && way.Program.Origin == k.Origin {
+			way.Program.Hash = sum
 		}
 	}
 }
 
 // sweepPrograms closes what no way back needs any more.
 func (s *Service) sweepPrograms() {
-	needed := map[*program]bool{s.pinned: true}
-	for _, way := range []*wayBack{s.back, s.fallen} {
+	needed := map[int]bool{s.st.Pinned: true}
+	for _, way := range []*state.Way{s.st.Back, s.st.Fallen} {
 		if way != nil {
-			needed[way.program] = true
+			needed[way.Program.Origin] = true
 		}
 	}
 	for _, g := range s.runs {
-		needed[g.program] = true
+		needed[s.record(g).Program.Origin] = true
 	}
-	kept := s.programs[:0]
-	for _, p := range s.programs {
-		if needed[p] {
-			kept = append(kept, p)
-		} else if p.file != nil {
+	for origin, p := range s.programs {
+		if needed[origin] {
+			continue
+		}
+		if p.file != nil {
 			p.file.Close()
 		}
+		delete(s.programs, origin)
 	}
-	clear(s.programs[len(kept):])
-	s.programs = kept
 }

@@ -18,7 +18,7 @@ func (c Config) recipe() state.Recipe {
 func (r *rollout) recipe(old state.Recipe) state.Recipe {
 	recipe := old.Clone()
 	if r.back != nil {
-		recipe = r.back.recipe.Clone()
+		recipe = r.back.Recipe.Clone()
 	}
 	for _, w := range r.waiters {
 		w.change.apply(&recipe)
@@ -30,7 +30,7 @@ func (r *rollout) of() int {
 	if r.back == nil {
 		return 0
 	}
-	return r.back.number
+	return r.back.Generation
 }
 
 func (c Change) apply(to *state.Recipe) {

@@ -8,14 +8,6 @@ import (
 	"github.com/gapless-dev/gapless/reload/state"
 )
 
-// wayBack is to the generation that was live before live: what it was made from, and
-// the file that it was run from.
-type wayBack struct {
-	number  int
-	recipe  state.Recipe
-	program *program // nil if it is not known
-}
-
 // Rollback makes the generation live that was so before. One that has not been told
 // to stop yet is steered back to, at once; else a new generation is made of what that
 // one was made of: its command, its environment, its directory and its program, which
@@ -48,12 +40,12 @@ func (s *Service) rollback(reason string, reply chan<- answer) {
 		s.undo(s.runs[live.Number], old, reply, func(from *generation) error {
 			return s.reinstate(old, from, "was given up: "+reason)
 		})
-	case s.back == nil:
+	case s.st.Back == nil:
 		reply <- answer{failure: s.refusal(CodeFailed, "has no generation to go back to")}
-	case s.back.program == nil:
-		reply <- answer{failure: s.refusal(CodeRefused, fmt.Sprintf("can't go back to generation %d: what it ran is not known", s.back.number))}
+	case s.programs[s.st.Back.Program.Origin] == nil:
+		reply <- answer{failure: s.refusal(CodeRefused, fmt.Sprintf("can't go back to generation %d: what it ran is not known", s.st.Back.Generation))}
 	default:
-		s.begin(&rollout{reason: reason, back: s.back, waiters: []waiter{{reply: reply}}})
+		s.begin(&rollout{reason: reason, back: s.st.Back, waiters: []waiter{{reply: reply}}})
 	}
 }
 
@@ -80,29 +72,28 @@ func (s *Service) undo(from, to *generation, reply chan<- answer, how func(*gene
 }
 
 // leaves is what remains of a generation for the way back.
-func (s *Service) leaves(g *generation) *wayBack {
-	return &wayBack{number: g.number, recipe: s.record(g).Recipe.Clone(), program: g.program}
+func (s *Service) leaves(g *generation) *state.Way {
+	r := s.record(g)
+	return &state.Way{Generation: g.number, Recipe: r.Recipe.Clone(), Program: r.Program}
 }
 
-// pinFor is the program that a rollout's generation has to run, and nothing else: that
-// of the one it goes back to, or that of live where it was gone back to and only a new
-// process is wanted. A reload looks the command up anew.
-func (s *Service) pinFor(r *rollout) *program {
-	if r.back != nil {
-		return r.back.program
+// pinFor is the origin of the program that a rollout's generation has to run, and
+// nothing else: that of the one it goes back to, or that of live where it was gone
+// back to and only a new process is wanted. A reload looks the command up anew: 0.
+func (s *Service) pinFor(r *rollout) int {
+	switch {
+	case r.back != nil:
+		return r.back.Program.Origin
+	case r.isAnother():
+		return 0
 	}
-	for _, w := range r.waiters {
-		if w.anew {
-			return nil
-		}
-	}
-	return s.pinned
+	return s.st.Pinned
 }
 
 // noteOf says what a generation that goes back does not have from then.
 func (s *Service) noteOf(g *generation) string {
 	r := s.record(g)
-	if r.Of == 0 || !g.program.Script && !isInterpreter(filepath.Base(r.Command[0])) {
+	if r.Of == 0 || !r.Program.Script && !isInterpreter(filepath.Base(r.Command[0])) {
 		return ""
 	}
 	return "what its program reads is as it is now"

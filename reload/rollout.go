@@ -16,7 +16,7 @@ type rollout struct {
 	began   time.Time
 	gen     *generation
 	waiters []waiter
-	back    *wayBack // that it goes, if it does
+	back    *state.Way // that it goes, if it does
 	// superseded is how many connections live had when the candidate started.
 	superseded chan int
 }
@@ -185,9 +185,9 @@ func (s *Service) goLive(g *generation) {
 	}
 	r := s.record(g)
 	r.Phase, r.Ready, r.Binary = state.Live, time.Now(), binaryOf(r.PID)
-	s.st.Recipe, s.pinned = r.Recipe.Clone(), nil
-	if g.pinned {
-		s.pinned = g.program
+	s.st.Recipe, s.st.Pinned = r.Recipe.Clone(), 0
+	if r.Pinned {
+		s.st.Pinned = r.Program.Origin
 	}
 	g.giveUp()
 	s.everLive = true
@@ -199,12 +199,12 @@ func (s *Service) goLive(g *generation) {
 	result := Result{Service: s.cfg.Name, Generation: g.number, Of: r.Of, Note: s.noteOf(g), Took: time.Since(s.current.began), DrainTimeout: s.cfg.DrainTimeout}
 	onTrial := false
 	s.closeTrial()
-	if old == nil && s.fallen != nil && s.current.isAnother() {
-		s.st.Previous, s.back = s.fallen.number, s.fallen
+	if old == nil && s.st.Fallen != nil && s.current.isAnother() {
+		s.st.Previous, s.st.Back = s.st.Fallen.Generation, s.st.Fallen
 	}
-	s.fallen = nil
+	s.st.Fallen = nil
 	if old != nil {
-		s.st.Previous, s.back = old.Number, s.leaves(s.runs[old.Number])
+		s.st.Previous, s.st.Back = old.Number, s.leaves(s.runs[old.Number])
 		if onTrial = s.cfg.Probation > 0 && s.current.back == nil; onTrial {
 			result.Kept, result.Probation = old.Number, s.cfg.Probation
 		} else {

@@ -35,10 +35,7 @@ type Service struct {
 	current    *rollout // under way
 	next       *rollout // waits for current; who asks meanwhile joins it
 	trial      *trial
-	back       *wayBack
-	fallen     *wayBack // to the last live one, which crashed and is not replaced yet
-	pinned     *program // what live was run from, if it was gone back to
-	programs   []*program
+	programs   map[int]*program // by their origin
 	restart    *time.Timer
 	hold       *time.Timer
 	stopped    []chan error
@@ -78,7 +75,7 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{cfg: cfg, inbox: make(chan func()), ended: make(chan struct{}), runs: map[int]*generation{}, guard: guard}
+	s := &Service{cfg: cfg, inbox: make(chan func()), ended: make(chan struct{}), runs: map[int]*generation{}, programs: map[int]*program{}, guard: guard}
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	s.st = state.Service{Version: state.Version, Name: cfg.Name, Goal: state.Run, Next: 1, Recipe: cfg.recipe()}
 	if err := s.open(ctx); err != nil {
@@ -199,7 +196,7 @@ func (s *Service) finish() {
 	s.stopTimer(&s.hold)
 	s.answerStopped()
 	s.answerRollouts(ErrEnded)
-	s.back, s.fallen, s.pinned = nil, nil, nil
+	s.st.Back, s.st.Fallen, s.st.Pinned = nil, nil, 0
 	s.sweepPrograms()
 	s.release()
 	s.journal.close()

@@ -27,14 +27,14 @@ func (s *Service) keep(old *generation, r *rollout, result Result) {
 			s.pass()
 		}
 	})
-	s.trial = t
+	s.trial, s.st.ProbationEnds = t, time.Now().Add(s.cfg.Probation)
 }
 
 // decide: there is no trial any more.
 func (s *Service) decide() *trial {
 	t := s.trial
 	t.end.Stop()
-	s.trial = nil
+	s.trial, s.st.ProbationEnds = nil, time.Time{}
 	return t
 }
 
@@ -47,7 +47,7 @@ func (s *Service) pass() {
 }
 
 // closeTrial is for what makes an end of it before its time: the next generation is
-// live, or the service stops. The way back is gone, and who waits hears what was so
+// live, or the service stops. The short way back is gone, and who waits hears what was so
 // far, that the generation is live.
 func (s *Service) closeTrial() {
 	if s.trial != nil {
@@ -64,11 +64,11 @@ func (s *Service) drainKept(t *trial) {
 	s.wg.Go(func() { t.rollout.deliver(answer{result: t.result}) })
 }
 
-// keptEnded: the generation that was kept has ended by itself, and the way back with
-// it. What waits in its listeners is handed on.
+// keptEnded: the generation that was kept has ended by itself, and the short way
+// back with it. What waits in its listeners is handed on.
 func (s *Service) keptEnded(g *generation) {
 	s.emit(event{kind: "probation.lost", level: levelWarn, generation: g.number,
-		text: fmt.Sprintf("%s: generation %d ended by itself while it was kept: %s; there is no way back to it", s.cfg.Name, g.number, s.record(g).Exit)})
+		text: fmt.Sprintf("%s: generation %d ended by itself while it was kept: %s; the way back to it is a new start by now", s.cfg.Name, g.number, s.record(g).Exit)})
 	s.closeTrial()
 	s.relayUntilSettled(g)
 }
@@ -102,7 +102,7 @@ func (s *Service) reinstate(old, from *generation, why string) error {
 	}
 	r := s.record(old)
 	r.Phase = state.Live
-	s.st.Recipe, s.st.Previous, s.back, s.pinned = r.Recipe.Clone(), from.number, s.leaves(from), old.program
+	s.st.Recipe, s.st.Previous, s.st.Back, s.st.Pinned = r.Recipe.Clone(), from.number, s.leaves(from), r.Program.Origin
 	old.drains++ // what waits for it to settle waits for nothing
 	old.unsettled = false
 	s.record(from).Failure = why

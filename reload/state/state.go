@@ -59,6 +59,15 @@ type Service struct {
 	Recipe Recipe `json:"recipe"`
 	// Previous is the generation that was live before live; 0 if there was none.
 	Previous int `json:"previous,omitempty"`
+	// Back leads to it. Fallen leads to the last live one while that has crashed and
+	// is not replaced yet.
+	Back   *Way `json:"back,omitempty"`
+	Fallen *Way `json:"fallen,omitempty"`
+	// Pinned is the origin of the program that live's replacements must run, where
+	// live was gone back to; 0 if they look the command up.
+	Pinned int `json:"pinned,omitempty"`
+	// ProbationEnds is when live has stood its probation; zero if it is on none.
+	ProbationEnds time.Time `json:"probation_ends,omitzero"`
 	// Notifies: some generation has said READY=1, so that all are waited for it.
 	Notifies bool `json:"notifies"`
 	// Crashes in a row, which make the next start wait longer.
@@ -95,6 +104,8 @@ type Generation struct {
 	Ended     time.Time `json:"ended,omitzero"`
 	Recipe
 	Program Program `json:"program"`
+	// Pinned: it must be that program, wherever the command leads by now.
+	Pinned bool `json:"pinned,omitempty"`
 	// Of is the generation that this one was made like, for a way back.
 	Of int `json:"of,omitempty"`
 	// Binary is the file that runs, links resolved.
@@ -128,6 +139,25 @@ type Program struct {
 	Hash string `json:"sha256,omitempty"`
 	// Script begins with #!, so that it is the interpreter that runs.
 	Script bool `json:"script,omitempty"`
+	// Origin is the generation that ran it first, by which the holder finds what it
+	// has kept of it; 0 if it is not known.
+	Origin int `json:"origin,omitempty"`
+}
+
+// Way leads back to a generation that was live: it is what that one was made of.
+type Way struct {
+	Generation int `json:"generation"`
+	Recipe
+	Program Program `json:"program"`
+}
+
+func (w *Way) clone() *Way {
+	if w == nil {
+		return nil
+	}
+	c := *w
+	c.Recipe = w.Recipe.Clone()
+	return &c
 }
 
 // Clone is a copy that shares nothing.
@@ -146,6 +176,7 @@ type Listener struct {
 func (s Service) Clone() Service {
 	s.Endpoints = slices.Clone(s.Endpoints)
 	s.Generations, s.Recipe = slices.Clone(s.Generations), s.Recipe.Clone()
+	s.Back, s.Fallen = s.Back.clone(), s.Fallen.clone()
 	for i := range s.Generations {
 		g := &s.Generations[i]
 		g.Recipe, g.Listeners = g.Recipe.Clone(), slices.Clone(g.Listeners)

@@ -12,6 +12,8 @@ func example() Service {
 	at := time.Date(2026, 3, 1, 12, 0, 0, 500, time.UTC)
 	return Service{
 		Version: Version, Name: "web", Goal: Run, Next: 4, Crashes: 2, Refusing: true, Relayed: 3, Notifies: true, Recipe: Recipe{Command: []string{"web"}, Set: []string{"A=1"}},
+		Previous: 2, Pinned: 1, ProbationEnds: at, Fallen: &Way{Generation: 1, Recipe: Recipe{Command: []string{"web"}}},
+		Back:      &Way{Generation: 2, Recipe: Recipe{Command: []string{"web"}}, Program: Program{Path: "/web", Dir: "/", Hash: "00", Script: true, Origin: 1}},
 		Endpoints: []Endpoint{{Name: "http", Spec: "http=:80", Addr: "[::]:80", Steering: "cbpf", Reserve: 7}},
 		Generations: []Generation{
 			{Number: 1, Phase: Failed, Started: at, Ended: at, Recipe: Recipe{Command: []string{"web"}}, Exit: "exit status 1", Failure: "ended"},
@@ -45,6 +47,7 @@ func TestCloneSharesNothing(t *testing.T) {
 	c.Endpoints[0].Name = "changed"
 	c.Generations[2].Phase = Gone
 	c.Generations[2].Command[0], c.Generations[2].Set[0] = "changed", "changed"
+	c.Back.Command[0], c.Fallen.Generation = "changed", 9
 	c.Recipe.Command[0], c.Recipe.Set[0] = "changed", "changed"
 	c.Generations[2].Listeners[0].Inode = 0
 	if diff := cmp.Diff(example(), s); diff != "" {
