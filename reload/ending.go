@@ -100,12 +100,11 @@ func (s *Service) calmDown(g *generation) {
 	if s.st.Crashes == 0 {
 		return
 	}
-	t := s.after(calmAfter, func() {
+	s.afterIn(g, calmAfter, func() {
 		if s.record(g) != nil && s.record(g).Phase == state.Live {
 			s.st.Crashes = 0
 		}
 	})
-	context.AfterFunc(g.ctx, func() { t.Stop() })
 }
 
 // Stop drains and stops the daemon. Its sockets stay: clients wait in them for a

@@ -250,7 +250,12 @@ func (s *Service) onExit(g *generation) {
 
 // killAfter ends what is left of a generation when d has passed.
 func (s *Service) killAfter(g *generation, d time.Duration) {
-	t := s.after(d, func() { s.kill(g, "its time is over") })
+	s.afterIn(g, d, func() { s.kill(g, "its time is over") })
+}
+
+// afterIn runs f in the owner when d has passed, if the generation is there still.
+func (s *Service) afterIn(g *generation, d time.Duration, f func()) {
+	t := s.after(d, f)
 	context.AfterFunc(g.ctx, func() { t.Stop() })
 }
 

@@ -122,7 +122,7 @@ func (s *Service) reinstate(old, from *generation, why string) error {
 func (s *Service) relayUntilSettled(g *generation) {
 	s.relay(g)
 	for _, d := range []time.Duration{20 * time.Millisecond, 100 * time.Millisecond, 500 * time.Millisecond, time.Second, 2 * time.Second} {
-		s.after(d, func() {
+		s.afterIn(g, d, func() {
 			if g.unsettled {
 				s.relay(g)
 			}

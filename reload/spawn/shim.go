@@ -167,16 +167,15 @@ func report(conn *net.UnixConn, path string) {
 	if t.Path, err = filepath.Abs(path); err != nil {
 		return
 	}
-	t.Dir, _ = filepath.EvalSymlinks(".")
-	if dir, err := os.Getwd(); err == nil {
-		t.Dir = dir
+	if t.Dir, err = os.Getwd(); err != nil {
+		return
 	}
 	body, err := json.Marshal(t)
 	if err != nil {
 		return
 	}
 	var files []handoff.File
-	if fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0); err == nil {
+	if fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0); err == nil { // whatever it is
 		defer unix.Close(fd)
 		files = []handoff.File{{Name: programName, FD: fd}}
 	}
