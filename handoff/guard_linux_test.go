@@ -38,17 +38,24 @@ func TestShutDownListenerIsFoundUntilMended(t *testing.T) {
 	}
 }
 
-func TestGuardNoticesAShutdownAndNoConnection(t *testing.T) {
+// guarded is an endpoint and who watches its listeners.
+func guarded(t *testing.T) (*Guard, *Endpoint) {
+	t.Helper()
 	g, err := NewGuard()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer g.Close()
+	t.Cleanup(func() { g.Close() })
 	ep, err := Open(t.Context(), spec(t, "127.0.0.1:0"), OpenOptions{Guard: g})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ep.CloseAll()
+	t.Cleanup(func() { ep.CloseAll() })
+	return g, ep
+}
+
+func TestGuardNoticesAShutdownAndNoConnection(t *testing.T) {
+	g, ep := guarded(t)
 	l, other := mustOpen(t, ep), mustOpen(t, ep)
 	c, err := net.Dial("tcp", ep.Addr().String())
 	if err != nil {

@@ -105,16 +105,7 @@ func TestRefuseBesideOneThatCannotBeHidden(t *testing.T) {
 
 // The guard is not told of our own refusing, but is again of what daemons do after it.
 func TestGuardThroughARefusal(t *testing.T) {
-	g, err := NewGuard()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer g.Close()
-	ep, err := Open(t.Context(), spec(t, "127.0.0.1:0"), OpenOptions{Guard: g})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ep.CloseAll()
+	g, ep := guarded(t)
 	l := mustOpen(t, ep)
 	if err := ep.Refuse(); err != nil {
 		t.Fatal(err)

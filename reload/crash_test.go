@@ -64,6 +64,20 @@ func (r *relay) serve(_ context.Context, to string, clients []handoff.File) erro
 	return nil
 }
 
+// crashDuringAReload: live has died, and generation 2 waits for dir/go before it is
+// ready. Its reload's answer is still to come.
+func (f *fixture) crashDuringAReload(dir string) (answer chan error) {
+	f.t.Helper()
+	pid := f.until("generation 1", live(1)).Live().PID
+	write(f.t, dir+"/habits", "until="+dir+"/go")
+	answer = make(chan error, 1)
+	go func() { _, err := f.reload(); answer <- err }()
+	f.until("generation 2 to run", func(s Status) bool { return phase(2, state.Starting)(s) && s.Generation(2).PID != 0 })
+	syscall.Kill(pid, syscall.SIGKILL)
+	f.until("the crash", f.happened("generation.crashed"))
+	return answer
+}
+
 // Live dies while a candidate starts, which has listeners of its own: who waits in
 // the dead one's is relayed.
 func TestCrashDuringAReload(t *testing.T) {
@@ -73,13 +87,7 @@ func TestCrashDuringAReload(t *testing.T) {
 	r := &relay{t: t}
 	cfg.Relay = r.serve
 	f := start(t, cfg)
-	pid := f.until("generation 1", live(1)).Live().PID
-	write(t, dir+"/habits", "until="+dir+"/go")
-	answer := make(chan error, 1)
-	go func() { _, err := f.reload(); answer <- err }()
-	f.until("generation 2 to run", func(s Status) bool { return phase(2, state.Starting)(s) && s.Generation(2).PID != 0 })
-	syscall.Kill(pid, syscall.SIGKILL)
-	f.until("the crash", f.happened("generation.crashed"))
+	answer := f.crashDuringAReload(dir)
 	const clients = 3
 	bodies := make(chan string, clients)
 	for range clients {
@@ -125,13 +133,7 @@ func TestRelayThatFails(t *testing.T) {
 			cfg.Relay = relay
 			f := start(t, cfg)
 			f.expected = []string{"queue.relay-failed"}
-			pid := f.until("generation 1", live(1)).Live().PID
-			write(t, dir+"/habits", "until="+dir+"/go")
-			answer := make(chan error, 1)
-			go func() { _, err := f.reload(); answer <- err }()
-			f.until("generation 2 to run", func(s Status) bool { return phase(2, state.Starting)(s) && s.Generation(2).PID != 0 })
-			syscall.Kill(pid, syscall.SIGKILL)
-			f.until("the crash", f.happened("generation.crashed"))
+			answer := f.crashDuringAReload(dir)
 			client := make(chan error, 1)
 			go func() { _, err := request("http://" + f.Addrs()[0].Addr + "/"); client <- err }()
 			f.until("a client to wait", func(s Status) bool { return len(s.Queues) == 1 && s.Queues[0].Queue == 1 })

@@ -263,13 +263,7 @@ func TestCrashDuringAReloadSettles(t *testing.T) {
 	r := &relay{t: t}
 	cfg.Relay = r.serve
 	f := start(t, cfg)
-	pid := f.until("generation 1", live(1)).Live().PID
-	write(t, dir+"/habits", "until="+dir+"/go")
-	answer := make(chan error, 1)
-	go func() { _, err := f.reload(); answer <- err }()
-	f.until("generation 2 to run", func(s Status) bool { return phase(2, state.Starting)(s) && s.Generation(2).PID != 0 })
-	syscall.Kill(pid, syscall.SIGKILL)
-	f.until("the crash", f.happened("generation.crashed"))
+	answer := f.crashDuringAReload(dir)
 	c, err := net.Dial("tcp", f.Addrs()[0].Addr) // half-open until it has sent something
 	if err != nil {
 		t.Fatal(err)
