@@ -33,8 +33,10 @@ func (s *Service) started(g *generation, proc *spawn.Process, err error) {
 
 // unwanted: the generation was given up while its process was being started.
 func (s *Service) unwanted(g *generation, proc *spawn.Process) {
-	if proc == nil {
+	if proc == nil { // starting it was broken off, and what had started is gone
 		g.exited, g.gone = true, true
+		r := s.record(g)
+		r.Exit, r.Ended = "given up while it started", time.Now()
 		s.retire(g)
 		return
 	}

@@ -203,3 +203,29 @@ func TestCandidateThatCannotBePrepared(t *testing.T) {
 	})
 	f.mustReload()
 }
+
+// A candidate that is given up before its process has become the daemon leaves none,
+// and its record says so.
+func TestGivenUpWhileItStarts(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "go on")
+	write(t, file, "")
+	cfg := config(t)
+	cfg.Shim = []string{"/proc/self/exe", "__heldshim", file}
+	f := start(t, cfg)
+	f.until("generation 1", live(1))
+	os.Remove(file)
+	told := make(chan error, 1)
+	go func() { _, err := f.reload(); told <- err }()
+	f.until("the candidate", phase(2, state.Starting))
+	if err := f.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if fault := failure(t, <-told); fault.Code != CodeFailed || fault.Generation != 2 {
+		t.Errorf("reload: %#v", fault)
+	}
+	g := f.until("the candidate to go", goneOf(2)).Generation(2)
+	if g.Exit != "given up while it started" || g.PID != 0 {
+		t.Errorf("its record: %+v", g)
+	}
+}

@@ -79,8 +79,11 @@ func TestBadCandidates(t *testing.T) {
 func goneOf(number int) func(Status) bool {
 	return func(s Status) bool {
 		g := s.Generation(number)
-		if g == nil || g.Phase != state.Failed {
+		if g == nil || g.Phase != state.Failed || g.Ended.IsZero() {
 			return false
+		}
+		if g.PID == 0 {
+			return true // it was given up before its process was known, and that waited for
 		}
 		members, err := conns.Group(g.PID)
 		return err == nil && len(members) == 0

@@ -28,6 +28,9 @@ func TestMain(m *testing.M) {
 		switch os.Args[1] {
 		case "__shim":
 			spawn.Shim(os.Args[2:])
+		case "__heldshim": // until a file exists
+			waitFor(os.Args[2])
+			spawn.Shim(os.Args[3:])
 		case "daemon":
 			os.Exit(daemonMain(os.Args[2:]))
 		}
