@@ -17,7 +17,7 @@ import (
 
 // TestMain fails the run if a test leaves a goroutine or a descriptor behind.
 // The runtime keeps pipes for splice(2) until they are collected.
-func TestMain(m *testing.M) { os.Exit(leaktest.Run(m, 8)) }
+func TestMain(m *testing.M) { os.Exit(leaktest.Run(m, 2)) }
 
 // connPair is a connection's two ends.
 func connPair(t *testing.T) (near, far *net.TCPConn) {
