@@ -46,7 +46,9 @@ type MeasuredEndpoint struct {
 type Result struct {
 	Service    string        `json:"service"`
 	Generation int           `json:"generation"`
-	Took       time.Duration `json:"took_ns"`
+	Took       time.Duration `json:"took_ns"` // from the request until it was ready
+	// Tried is how long it was a canary then.
+	Tried time.Duration `json:"canary_ns,omitempty"`
 	// Draining are the generations that finish what they have, and DrainTimeout is
 	// how long they have for it.
 	Draining     []int         `json:"draining,omitempty"`
@@ -59,6 +61,9 @@ type Result struct {
 	Stood     bool          `json:"stood,omitempty"`
 	// Back: it was live before, and is again.
 	Back bool `json:"back,omitempty"`
+	// Share of the new connections that it gets, if it is not live but a canary, or will
+	// get when it is ready.
+	Share *float64 `json:"canary_share,omitempty"`
 	// Of is the generation that it was made like, and Note what may differ all the same.
 	Of   int    `json:"of,omitempty"`
 	Note string `json:"note,omitempty"`
@@ -106,6 +111,8 @@ type ReloadOptions struct {
 	// Supersede gives a candidate up that is not ready yet; otherwise this reload
 	// waits for what becomes of it.
 	Supersede bool
+	// Canary, if not nil, is for this reload instead of the service's own.
+	Canary *CanaryOptions
 	// Change, if any, is for the new generation and, once it is live, for all that
 	// follow.
 	Change Change

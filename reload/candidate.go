@@ -14,20 +14,27 @@ import (
 
 // started: the daemon runs, or could not be run.
 func (s *Service) started(g *generation, proc *spawn.Process, err error) {
-	var fault *spawn.ExecError
 	g.launching = false
 	switch {
 	case s.record(g).Phase != state.Starting:
 		s.unwanted(g, proc)
+	case err != nil:
+		s.failToStart(g, err)
+	default:
+		s.follow(g, proc)
+		s.observe(g)
+	}
+}
+
+func (s *Service) failToStart(g *generation, err error) {
+	var fault *spawn.ExecError
+	switch {
 	case errors.As(err, &fault):
 		s.fail(g, CodeRefused, "could not be run: "+fault.Error(), fault.Code)
 	case errors.As(err, new(*goneError)):
 		s.fail(g, CodeRefused, fmt.Sprintf("can't be what generation %d was: %s; reload to run what is there now", s.record(g).Program.Origin, err))
-	case err != nil:
-		s.fail(g, CodeFailed, "could not be started: "+err.Error())
 	default:
-		s.follow(g, proc)
-		s.observe(g)
+		s.fail(g, CodeFailed, "could not be started: "+err.Error())
 	}
 }
 
@@ -46,7 +53,7 @@ func (s *Service) unwanted(g *generation, proc *spawn.Process) {
 
 // observe waits for the candidate to be ready.
 func (s *Service) observe(g *generation) {
-	if err := s.probeFor(g); err != nil {
+	if err := s.direct(nil); err != nil { // from here on probes reach it
 		s.fail(g, CodeFailed, "could not be probed: "+err.Error())
 		return
 	}
@@ -70,7 +77,7 @@ func (s *Service) observed(g *generation, err error) {
 	case down >= 0:
 		s.fail(g, CodeNotReady, fmt.Sprintf("shut its listener at %s down", s.eps[down].Addr()))
 	case err == nil:
-		s.goLive(g)
+		s.isReady(g)
 	case errors.Is(err, ready.ErrRefused):
 		s.fail(g, CodeRefused, "was refused: "+tooLate(err))
 	case errors.Is(err, errTooLate):
@@ -84,12 +91,16 @@ func (s *Service) observed(g *generation, err error) {
 // last is collected before the answer goes out.
 func (s *Service) fail(g *generation, code int, reason string, exitCode ...int) {
 	r := s.record(g)
+	if r.Phase == state.Canary {
+		s.reject(g, code, reason)
+		return
+	}
 	if r.Phase != state.Starting {
 		return
 	}
 	r.Phase, r.Failure = state.Failed, reason
 	g.giveUp()
-	if err := s.unprobe(); err != nil {
+	if err := s.direct(nil); err != nil { // it is the candidate no more
 		s.report("steer.failed", g.number, err)
 	}
 	s.loosen(g)
@@ -130,9 +141,14 @@ func (s *Service) failed(g *generation, f *Failure) {
 		s.retire(g)
 	}
 	wasFirst := !s.everLive
+	back := s.backToFallen(f)
 	s.conclude(answer{failure: f})
 	s.holdOn()
 	if s.st.Live() != nil || s.st.Goal != state.Run || s.current != nil {
+		return
+	}
+	if back {
+		s.begin(&rollout{reason: "way back"})
 		return
 	}
 	if wasFirst && s.cfg.Restart != RestartAlways {

@@ -26,6 +26,16 @@ const (
 	RestartAlways    Restart = "always"
 )
 
+// Strategy says whether generations overlap.
+type Strategy string
+
+// With Replace the next generation starts when no process of the one before is left;
+// clients wait meanwhile. It is for daemons of which only one may run.
+const (
+	StrategyOverlap Strategy = "overlap"
+	StrategyReplace Strategy = "replace"
+)
+
 // Config of a service. The zero value of a field is its default.
 type Config struct {
 	Name    string
@@ -44,8 +54,10 @@ type Config struct {
 	Specs  []handoff.Spec
 	Shared bool
 
+	Strategy     Strategy // overlap
 	Ready        ready.Options
-	ReadyTimeout time.Duration // 30 s
+	ReadyTimeout time.Duration  // 30 s
+	Canary       *CanaryOptions // of every reload; nil for none
 	Probation    time.Duration // how long the generation before is kept; 0 not at all
 	DrainTimeout time.Duration // 30 s
 	StopSignal   syscall.Signal
@@ -81,7 +93,11 @@ func (c Config) withDefaults() (Config, error) {
 		return c, fmt.Errorf("can't resolve the directory: %w", err)
 	}
 	c.Dir = dir
+	if err := c.checkTrials(); err != nil {
+		return c, err
+	}
 	setDefault(&c.Name, NameOf(c.Command))
+	setDefault(&c.Strategy, StrategyOverlap)
 	setDefault(&c.ReadyTimeout, 30*time.Second)
 	setDefault(&c.DrainTimeout, 30*time.Second)
 	setDefault(&c.StopSignal, syscall.SIGTERM)
@@ -93,6 +109,22 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.Stdout, io.Discard)
 	setDefault(&c.Stderr, io.Discard)
 	return c, nil
+}
+
+// checkTrials: two generations at once are what a canary and a probation are.
+func (c Config) checkTrials() error {
+	if c.Canary != nil {
+		if err := c.Canary.check(); err != nil {
+			return err
+		}
+	}
+	if c.Strategy == StrategyReplace && (c.Canary != nil || c.Probation > 0) {
+		return fmt.Errorf("can't replace with a canary or a probation: they need two generations at once")
+	}
+	if c.Shared && c.Canary != nil {
+		return fmt.Errorf("can't have a canary where generations share listeners: who accepts first has the connection")
+	}
+	return nil
 }
 
 func setDefault[T comparable](at *T, value T) {

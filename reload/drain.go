@@ -133,24 +133,30 @@ func (s *Service) limitDraining() {
 	}
 }
 
-// abandonReserve: a candidate with listeners of its own has gone live while clients
-// waited in those of a generation that crashed. Handshakes may be under way to them
-// still, so they are closed when they have settled.
-func (s *Service) abandonReserve() {
+// abandonReserve: who waited in a listener that will be nobody's is served by live now:
+// it crashed, and a candidate with listeners of its own went live; or a pause is over.
+// Handshakes may be under way to them still, so they are closed when they have settled.
+func (s *Service) abandonReserve(count func(int)) (waited int) {
+	if s.paused() {
+		return 0
+	}
 	for i, e := range s.eps {
 		l := e.reserve
 		if l == nil {
 			continue
 		}
 		s.setReserve(i, nil)
-		s.relayFrom(i, l)
+		waited += s.relayFrom(i, l, count)
 		// What settling leaves is relayed or has gone.
-		s.settle(s.ctx, 0, []*handoff.Listener{l}, func(handoff.Settled) { s.closeAbandoned(i, l) })
+		s.settle(s.ctx, 0, []*handoff.Listener{l}, func(handoff.Settled) {
+			s.relayFrom(i, l, count)
+			s.closeAbandoned(i, l)
+		})
 	}
+	return waited
 }
 
 func (s *Service) closeAbandoned(i int, l *handoff.Listener) {
-	s.relayFrom(i, l)
 	if err := s.eps[i].Close(l); err != nil {
 		s.report("listener.close-failed", 0, err)
 	}

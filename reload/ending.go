@@ -48,6 +48,8 @@ func (s *Service) crashed(g *generation) {
 		s.nobodyLive() // in a crash loop the short lives in between do not count
 	}
 	switch {
+	case s.canary != nil: // it is ready, and serves already
+		s.goLive(s.canary.gen)
 	case s.st.Goal != state.Run, s.current != nil:
 	case replaced:
 		s.scheduleRestart()

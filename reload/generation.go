@@ -33,6 +33,7 @@ type generation struct {
 	starting  context.Context // ends when it is ready or given up
 	giveUp    context.CancelFunc
 	launching bool // its process is being started
+	waits     bool // for the end of all others, before its process is started
 	reporting bool // why it failed is being collected
 	unsettled bool // its connections are being followed
 	exited    bool
@@ -97,17 +98,14 @@ func (s *Service) discard(g *generation) {
 
 // launch starts the process; the answer comes as started.
 func (s *Service) launch(g *generation) {
-	g.launching = true
+	g.launching, g.waits = true, false
 	o, err := s.options(g)
 	if err != nil {
 		g.output.Started()
 		s.wg.Go(func() { s.post(func() { s.started(g, nil, err) }) })
 		return
 	}
-	var pinned *program
-	if s.record(g).Pinned {
-		pinned = s.programOf(g)
-	}
+	pinned := s.pinnedProgram(g)
 	s.wg.Go(func() {
 		proc, err := execute(g.starting, o, pinned)
 		g.output.Started()
@@ -238,6 +236,8 @@ func (s *Service) onExit(g *generation) {
 	switch r.Phase {
 	case state.Starting:
 		s.fail(g, CodeNotReady, "ended before it was ready: "+r.Exit+hint(g.proc.Exit()))
+	case state.Canary:
+		s.reject(g, CodeRolledBack, "ended by itself during its canary: "+r.Exit)
 	case state.Live:
 		s.crashed(g)
 	case state.Probation:
@@ -282,6 +282,9 @@ func (s *Service) onGone(g *generation) {
 // retire ends a generation that is gone and settled: clients that still wait in
 // its listeners are handed on, the listeners closed.
 func (s *Service) retire(g *generation) {
+	if g.gone {
+		s.launchNext()
+	}
 	if !g.gone || g.reporting {
 		return
 	}

@@ -16,9 +16,9 @@ func (s *Service) nobodyLive() {
 }
 
 // holdOn refuses connections when nobody has been live for the hold timeout, and
-// sees to it that this is looked at in time.
+// sees to it that this is looked at in time. In a pause everybody waits.
 func (s *Service) holdOn() {
-	if s.st.Live() != nil || s.st.Goal == state.End || s.cfg.HoldTimeout < 0 || s.st.Refusing {
+	if s.st.Live() != nil || s.st.Goal == state.End || s.cfg.HoldTimeout < 0 || s.st.Refusing || s.paused() {
 		return
 	}
 	s.stopTimer(&s.hold)
@@ -33,7 +33,7 @@ func (s *Service) holdOn() {
 // not loose. So a generation that is starting is given its chance, and one that is
 // settling its time; then this is looked at again.
 func (s *Service) refuseAll() {
-	if s.current != nil || s.settling() {
+	if s.current != nil || s.settling() || s.paused() {
 		return
 	}
 	for _, e := range s.eps {

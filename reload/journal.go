@@ -117,7 +117,12 @@ func (j *journal) drop(f chan Event) {
 // String is the one line that people get of a reload.
 func (r Result) String() string {
 	line := fmt.Sprintf("%s: generation %d live in %s", r.Service, r.Generation, round(r.Took))
+	if r.Tried > 0 {
+		line += fmt.Sprintf(" and %s as a canary", round(r.Tried))
+	}
 	switch {
+	case r.Share != nil:
+		return fmt.Sprintf("%s: generation %d gets %s of new connections", r.Service, r.Generation, percent(*r.Share))
 	case r.Back:
 		line = fmt.Sprintf("%s: generation %d is live again", r.Service, r.Generation)
 	case r.Of != 0:

@@ -13,12 +13,13 @@ import (
 )
 
 // openListeners gives g a listener at each endpoint: the reserve, with whoever
-// waits in it, or a new one, which gets no traffic yet. The guard may not have been
+// waits in it, or a new one, which gets no traffic yet. Who waits through a pause waits
+// for its end, and not for g. The guard may not have been
 // heard yet, and a first listener at an endpoint would get all of its traffic.
 func (s *Service) openListeners(g *generation) error {
 	s.mendAll()
 	for i, e := range s.eps {
-		if e.reserve == nil {
+		if e.reserve == nil || s.paused() {
 			l, err := e.Open()
 			if err != nil {
 				return err
@@ -34,6 +35,11 @@ func (s *Service) openListeners(g *generation) error {
 	}
 	s.st.Refusing = false
 	return nil
+}
+
+// gets tells whether new connections go to l, but for a canary's.
+func (s *Service) gets(i int, l *handoff.Listener) bool {
+	return slices.Contains(s.eps[i].Plan().Live, l)
 }
 
 func (s *Service) setReserve(i int, l *handoff.Listener) {
@@ -75,7 +81,7 @@ func (s *Service) holdAll() error {
 // daemon has ended, so that the next generation begins with those who wait in them.
 func (s *Service) handOver(g *generation) {
 	for i, l := range g.listeners {
-		if l == nil || !slices.Contains(s.eps[i].Plan().Live, l) {
+		if l == nil || !s.gets(i, l) {
 			continue
 		}
 		s.setReserve(i, l)
@@ -93,7 +99,7 @@ func (s *Service) returnListeners(g *generation) {
 		if l == nil {
 			continue
 		}
-		if slices.Contains(s.eps[i].Plan().Live, l) && s.st.Goal != state.End {
+		if s.gets(i, l) && s.st.Goal != state.End {
 			s.setReserve(i, l)
 			continue
 		}
@@ -109,7 +115,7 @@ func (s *Service) returnListeners(g *generation) {
 // generation's, with those who wait in it.
 func (s *Service) loosen(g *generation) {
 	for i, l := range g.listeners {
-		kept := s.st.Goal != state.End && slices.Contains(s.eps[i].Plan().Live, l)
+		kept := s.st.Goal != state.End && s.gets(i, l)
 		if l == nil || kept {
 			continue
 		}
@@ -119,70 +125,42 @@ func (s *Service) loosen(g *generation) {
 	}
 }
 
-// probeFor lets probes reach the candidate, and only it, while live keeps all else.
-func (s *Service) probeFor(g *generation) error {
-	return s.steerEach(func(i int, now handoff.Plan) handoff.Plan {
-		return handoff.Plan{Live: now.Live, Probe: []*handoff.Listener{g.listeners[i]}}
-	})
-}
-
-// unprobe takes the probe rule out again.
-func (s *Service) unprobe() error {
-	return s.steerEach(func(_ int, now handoff.Plan) handoff.Plan { return handoff.Plan{Live: now.Live} })
-}
-
-// steerTo is the switch: every endpoint's new connections go to g.
-func (s *Service) steerTo(g *generation) error {
-	return s.steerEach(func(i int, _ handoff.Plan) handoff.Plan {
-		return handoff.Plan{Live: []*handoff.Listener{g.listeners[i]}}
-	})
-}
-
-// steerEach changes all endpoints' plans, or none: where one fails, it and those
-// before it go back to what they had.
-func (s *Service) steerEach(plan func(i int, now handoff.Plan) handoff.Plan) error {
-	var before []handoff.Plan
-	for i, e := range s.eps {
-		now := e.Plan()
-		before = append(before, now)
-		if err := e.Steer(plan(i, now)); err != nil {
-			for j, p := range before {
-				err = errors.Join(err, s.eps[j].Steer(p))
-			}
-			return err
-		}
-	}
-	return nil
-}
-
 // relay hands on the clients that wait in the listeners of a generation whose
 // processes are gone, unless those listeners are what the traffic goes to: then the
 // next generation takes them over as they are.
 func (s *Service) relay(g *generation) {
 	for i, l := range g.listeners {
-		if l != nil && !slices.Contains(s.eps[i].Plan().Live, l) {
-			s.relayFrom(i, l)
+		if l != nil && !s.gets(i, l) {
+			s.relayFrom(i, l, s.relayed)
 		}
 	}
 }
 
-func (s *Service) relayFrom(i int, l *handoff.Listener) {
+// relayed clients had come too late to an old listener: a daemon died, or ended before
+// it had settled.
+func (s *Service) relayed(clients int) {
+	s.st.Relayed += clients
+	s.emit(event{kind: "queue.relayed", level: levelWarn, fields: map[string]any{"clients": clients},
+		text: fmt.Sprintf("%s: %d clients that waited in an old listener are relayed to the live generation", s.cfg.Name, clients)})
+}
+
+// relayFrom hands those who wait in l to whoever serves the address, and has them
+// counted.
+func (s *Service) relayFrom(i int, l *handoff.Listener, count func(int)) int {
 	if s.eps[i].Steering() == "shared" {
-		return // the queue is live's too
+		return 0 // the queue is live's too
 	}
 	clients, err := drainQueue(l)
 	if err != nil {
 		s.report("queue.relay-failed", 0, err)
 	}
 	if len(clients) == 0 {
-		return
+		return 0
 	}
-	s.st.Relayed += len(clients)
-	s.emit(event{kind: "queue.relayed", level: levelWarn, fields: map[string]any{"clients": len(clients)},
-		text: fmt.Sprintf("%s: %d clients that waited in an old listener are relayed to the live generation", s.cfg.Name, len(clients))})
+	count(len(clients))
 	if s.cfg.Relay == nil {
 		handoff.CloseFiles(clients)
-		return
+		return len(clients)
 	}
 	to := s.eps[i].Addr().String()
 	s.wg.Go(func() {
@@ -192,6 +170,7 @@ func (s *Service) relayFrom(i int, l *handoff.Listener) {
 			s.post(func() { s.report("queue.relay-failed", 0, err) })
 		}
 	})
+	return len(clients)
 }
 
 // relayTimeout is for starting the worker, not for its connections.
@@ -258,7 +237,7 @@ func (s *Service) mend(i int, l *handoff.Listener) {
 		if !r.Signalled.IsZero() || g.condemned || r.Phase == state.Failed {
 			return // it is loose: listening again it would be in no group of ours
 		}
-		if r.Phase == state.Starting && !slices.Contains(s.eps[i].Plan().Live, l) {
+		if r.Phase == state.Canary || r.Phase == state.Starting && !s.gets(i, l) {
 			s.fail(g, CodeNotReady, fmt.Sprintf("shut its listener at %s down", s.eps[i].Addr()))
 			return
 		}

@@ -152,7 +152,7 @@ func TestSteeringIsAllOrNothing(t *testing.T) {
 			t.Error(err)
 			return
 		}
-		err = f.steerTo(&generation{listeners: []*handoff.Listener{first, first}}) // the second endpoint has it not
+		err = f.direct(&generation{listeners: []*handoff.Listener{first, first}}) // the second endpoint has it not
 		if !errors.Is(err, handoff.ErrNotMember) {
 			t.Errorf("steered: %v", err)
 		}

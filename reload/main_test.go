@@ -73,6 +73,7 @@ type testDaemon struct {
 	shutdown bool
 	slow     time.Duration
 	count    string // a file
+	locked   *os.File
 }
 
 func (d *testDaemon) do(habit, value string) (int, bool) {
@@ -126,6 +127,13 @@ func (d *testDaemon) do(habit, value string) (int, bool) {
 		code := d.serveHTTP()
 		note(value, "serving ended")
 		return code, true
+	case "lock": // only one may have it
+		f, err := os.OpenFile(value, os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC, 0o600)
+		if err != nil || unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
+			fmt.Fprintln(os.Stderr, "the data is locked")
+			return 6, true
+		}
+		d.locked = f
 	case "hang":
 		<-make(chan int)
 	case "early": // says that it is ready, and is not

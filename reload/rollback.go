@@ -27,6 +27,11 @@ func (s *Service) rollback(reason string, reply chan<- answer) {
 	switch {
 	case s.st.Goal == state.End:
 		reply <- answer{failure: s.refusal(CodeNotRunning, "is ending")}
+	case s.canary != nil:
+		s.undo(s.canary.gen, s.runs[live.Number], reply, func(from *generation) error {
+			s.reject(from, CodeRolledBack, "was given up: "+reason)
+			return nil
+		})
 	case s.current != nil:
 		reply <- answer{failure: s.refusal(CodeBusy, "is being reloaded; wait for it, or give it up with reload --supersede")}
 	case live == nil:

@@ -2,6 +2,7 @@ package reload
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -25,7 +26,8 @@ type rollout struct {
 type waiter struct {
 	reply  chan<- answer // has room for one
 	change Change
-	anew   bool // wants the command looked up anew
+	canary *CanaryOptions // that it wants, if not the service's own
+	anew   bool           // wants the command looked up anew
 	// ifGeneration, if not 0, must be live when the rollout begins.
 	ifGeneration int
 }
@@ -105,14 +107,27 @@ func (s *Service) request(o ReloadOptions, reply chan<- answer) {
 		reply <- answer{failure: s.refusal(CodeNotRunning, "is stopped; start it")}
 	case s.overtaken(o.IfGeneration):
 		reply <- s.tooLateFor(o.IfGeneration)
-	case o.Change.check() != nil:
-		reply <- answer{failure: s.refusal(CodeFailed, o.Change.check().Error())}
+	case s.checkOptions(o) != nil:
+		reply <- answer{failure: s.refusal(CodeFailed, s.checkOptions(o).Error())}
 	default:
-		s.join(o.Reason, waiter{reply: reply, change: o.Change, anew: true, ifGeneration: o.IfGeneration})
+		s.join(o.Reason, waiter{reply: reply, change: o.Change, canary: o.Canary, anew: true, ifGeneration: o.IfGeneration})
 		if o.Supersede {
 			s.supersede()
 		}
 	}
+}
+
+func (s *Service) checkOptions(o ReloadOptions) error {
+	if o.Canary == nil {
+		return o.Change.check()
+	}
+	switch {
+	case s.shared() != nil:
+		return errors.New(s.noShare())
+	case s.cfg.Strategy == StrategyReplace:
+		return errors.New("can't have a canary: with strategy replace only one generation runs at a time")
+	}
+	return errors.Join(o.Canary.check(), o.Change.check())
 }
 
 // overtaken: the generation that was to be replaced is not live.
@@ -173,18 +188,27 @@ func (s *Service) begin(r *rollout) {
 	}
 	superseded := r.superseded // a trial gives it another
 	s.wg.Go(func() { superseded <- s.countLive(g.ctx) })
+	if s.cfg.Strategy == StrategyReplace {
+		s.makeWay(g)
+		return
+	}
 	s.launch(g)
 }
 
 // goLive is the switch.
 func (s *Service) goLive(g *generation) {
 	old := s.st.Live()
-	if err := s.steerTo(g); err != nil {
+	if err := s.direct(g); err != nil {
 		s.fail(g, CodeFailed, "could not be switched to: "+err.Error())
 		return
 	}
 	r := s.record(g)
-	r.Phase, r.Ready, r.Binary = state.Live, time.Now(), binaryOf(r.PID)
+	tried := r.Phase == state.Canary
+	s.endCanary()
+	r.Phase, r.Binary = state.Live, binaryOf(r.PID)
+	if r.Ready.IsZero() {
+		r.Ready = time.Now()
+	}
 	s.st.Recipe, s.st.Pinned = r.Recipe.Clone(), 0
 	if r.Pinned {
 		s.st.Pinned = r.Program.Origin
@@ -196,7 +220,10 @@ func (s *Service) goLive(g *generation) {
 		s.st.Crashes = 0 // another version: what the last one did is no reason to wait
 	}
 	s.calmDown(g)
-	result := Result{Service: s.cfg.Name, Generation: g.number, Of: r.Of, Note: s.noteOf(g), Took: time.Since(s.current.began), DrainTimeout: s.cfg.DrainTimeout}
+	result := Result{Service: s.cfg.Name, Generation: g.number, Of: r.Of, Note: s.noteOf(g), Took: r.Ready.Sub(s.current.began), DrainTimeout: s.cfg.DrainTimeout}
+	if tried {
+		result.Tried = time.Since(r.Ready)
+	}
 	onTrial := false
 	s.closeTrial()
 	if old == nil && s.st.Fallen != nil && s.current.isAnother() {
@@ -211,7 +238,7 @@ func (s *Service) goLive(g *generation) {
 			s.drain(s.runs[old.Number])
 		}
 	}
-	s.abandonReserve()
+	s.abandonReserve(s.relayed)
 	result.Draining = s.draining()
 	if old != nil {
 		result.Connections = s.supersededConnections()

@@ -35,6 +35,7 @@ type Service struct {
 	current    *rollout // under way
 	next       *rollout // waits for current; who asks meanwhile joins it
 	trial      *trial
+	canary     *canary
 	programs   map[int]*program // by their origin
 	restart    *time.Timer
 	hold       *time.Timer

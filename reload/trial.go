@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/gapless-dev/gapless/handoff"
 	"github.com/gapless-dev/gapless/reload/state"
 )
 
@@ -94,10 +93,7 @@ func (s *Service) reinstate(old, from *generation, why string) error {
 		return fmt.Errorf("can't go back to generation %d: it has ended", old.number)
 	}
 	s.mendAll() // it may have shut its listeners down
-	err := s.steerEach(func(i int, now handoff.Plan) handoff.Plan {
-		return handoff.Plan{Live: []*handoff.Listener{old.listeners[i]}, Probe: now.Probe}
-	})
-	if err != nil {
+	if err := s.direct(old); err != nil {
 		return err
 	}
 	r := s.record(old)

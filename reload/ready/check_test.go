@@ -72,7 +72,7 @@ func TestHangingServer(t *testing.T) {
 	at := answering(t, func(http.ResponseWriter, *http.Request) { <-release })
 	defer close(release)
 	o := Options{Check: Check{Kind: "http", Path: "/"}, Timeout: 20 * time.Millisecond, Interval: time.Millisecond}
-	if err := o.once(long(t), target(at)); !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, ErrRefused) {
+	if err := o.Once(long(t), target(at)); !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, ErrRefused) {
 		t.Errorf("%v", err)
 	}
 }

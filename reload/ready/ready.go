@@ -65,7 +65,7 @@ func (o Options) Wait(ctx context.Context, t Target) error {
 	rise := 0
 	var last error
 	for {
-		err := o.once(ctx, t)
+		err := o.Once(ctx, t)
 		if err == nil {
 			if rise++; rise >= max(1, o.Rise) {
 				return nil
@@ -76,13 +76,17 @@ func (o Options) Wait(ctx context.Context, t Target) error {
 		if last == nil || ctx.Err() == nil || errors.Is(err, ErrRefused) {
 			last = err // one that was cut off says less than those before it
 		}
-		if waitErr := sleep(ctx, orDefault(o.Interval, 100*time.Millisecond)); waitErr != nil {
+		if waitErr := sleep(ctx, o.Every()); waitErr != nil {
 			return errors.Join(waitErr, last)
 		}
 	}
 }
 
-func (o Options) once(ctx context.Context, t Target) error {
+// Every is the time between two checks.
+func (o Options) Every() time.Duration { return orDefault(o.Interval, 100*time.Millisecond) }
+
+// Once makes the check, within its timeout.
+func (o Options) Once(ctx context.Context, t Target) error {
 	ctx, cancel := context.WithTimeout(ctx, orDefault(o.Timeout, 2*time.Second))
 	defer cancel()
 	return o.Check.try(ctx, t)

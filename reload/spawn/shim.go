@@ -147,6 +147,9 @@ func become(conn *net.UnixConn, n int) *ExecError {
 	if fault != nil {
 		return fault
 	}
+	if o.Check {
+		os.Exit(0)
+	}
 	if o.Report {
 		report(conn, path)
 	}

@@ -48,6 +48,8 @@ type Order struct {
 	Path string `json:"path,omitempty"`
 	// Report what is run; it comes as the Program of the [Process].
 	Report bool `json:"report,omitempty"`
+	// Check ends where the daemon would be run.
+	Check bool `json:"check,omitempty"`
 	// Credential to run as; nil is the holder's own.
 	Credential *Credential `json:"credential,omitempty"`
 }

@@ -49,6 +49,20 @@ func Start(ctx context.Context, o Options) (*Process, error) {
 	return p, nil
 }
 
+// Check finds out whether the daemon could be run, as far as that shows without running
+// it: its user, its directory, its command. The error is that of [Start]; the
+// listeners are not passed. It may be called by any goroutine.
+func Check(ctx context.Context, o Options) error {
+	o.Check, o.Listeners, o.Program = true, nil, nil
+	p, err := Start(ctx, o)
+	if err != nil {
+		return err
+	}
+	p.Program.close()
+	<-p.Gone() // the shim ends by itself right after it has answered
+	return nil
+}
+
 // fork starts the shim. Nothing of the holder's environment reaches it: what the
 // daemon gets is in the order.
 func fork(o Options, child *os.File) (*Process, error) {

@@ -19,11 +19,12 @@ const Version = 1
 // Phase of a generation's life.
 type Phase string
 
-// A generation goes starting → live → (probation) → draining → gone; one that does
-// not become ready ends as failed. In probation the next one is live, and this one is
-// kept for the way back.
+// A generation goes starting → (canary) → live → (probation) → draining → gone; one that
+// does not become ready ends as failed. A canary is ready and gets a share of the new
+// connections. In probation the next one is live, and this one is kept for the way back.
 const (
 	Starting  Phase = "starting"
+	Canary    Phase = "canary"
 	Live      Phase = "live"
 	Probation Phase = "probation"
 	Draining  Phase = "draining"
@@ -32,7 +33,9 @@ const (
 )
 
 // Running tells whether there are processes in this phase.
-func (p Phase) Running() bool { return p == Starting || p == Live || p == Probation || p == Draining }
+func (p Phase) Running() bool {
+	return p == Starting || p == Canary || p == Live || p == Probation || p == Draining
+}
 
 // Goal is what the service is to be, as the user said last.
 type Goal string
@@ -68,6 +71,12 @@ type Service struct {
 	Pinned int `json:"pinned,omitempty"`
 	// ProbationEnds is when live has stood its probation; zero if it is on none.
 	ProbationEnds time.Time `json:"probation_ends,omitzero"`
+	// Share of the new connections that the canary gets, and CanaryEnds is when it gets
+	// the rest; zero if somebody decides.
+	Share      float64   `json:"canary_share,omitempty"`
+	CanaryEnds time.Time `json:"canary_ends,omitzero"`
+	// Paused is since when new connections wait, whoever is live; zero if they don't.
+	Paused time.Time `json:"paused,omitzero"`
 	// Notifies: some generation has said READY=1, so that all are waited for it.
 	Notifies bool `json:"notifies"`
 	// Crashes in a row, which make the next start wait longer.
@@ -76,6 +85,8 @@ type Service struct {
 	Refusing bool `json:"refusing"`
 	// Relayed clients had to be moved from an old listener to the live generation.
 	Relayed int `json:"relayed"`
+	// Resumed clients waited through a pause and were relayed at its end.
+	Resumed int `json:"resumed,omitempty"`
 }
 
 // Endpoint is one address.

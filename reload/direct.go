@@ -1,0 +1,81 @@
+package reload
+
+import (
+	"errors"
+
+	"github.com/gapless-dev/gapless/handoff"
+	"github.com/gapless-dev/gapless/reload/state"
+)
+
+// direct puts in force at every endpoint, or at none, what the state says of where
+// new connections go: to live, to a canary in its share, and probes to the candidate.
+// With live nil, what gets them keeps them: a generation, or the reserve.
+func (s *Service) direct(live *generation) error {
+	return s.steerEach(func(i int, now handoff.Plan) handoff.Plan { return s.plan(i, now, live) })
+}
+
+func (s *Service) plan(i int, now handoff.Plan, live *generation) handoff.Plan {
+	p := handoff.Plan{Live: now.Live}
+	switch {
+	case s.paused():
+		p.Live = []*handoff.Listener{s.eps[i].reserve}
+	case live != nil:
+		p.Live = []*handoff.Listener{live.listeners[i]}
+	}
+	g := s.candidate()
+	if g == nil || g == live {
+		return p
+	}
+	p.Probe = []*handoff.Listener{g.listeners[i]}
+	if s.record(g).Phase == state.Canary && !s.paused() {
+		p.Candidate, p.Share = p.Probe, s.st.Share
+	}
+	return p
+}
+
+// candidate is the generation that is to become live; nil if there is none.
+func (s *Service) candidate() *generation {
+	if s.current == nil || s.current.gen == nil || s.runs[s.current.gen.number] == nil {
+		return nil
+	}
+	if p := s.record(s.current.gen).Phase; p != state.Starting && p != state.Canary {
+		return nil
+	}
+	return s.current.gen
+}
+
+// liveGeneration is nil if there is none.
+func (s *Service) liveGeneration() *generation {
+	if live := s.st.Live(); live != nil {
+		return s.runs[live.Number]
+	}
+	return nil
+}
+
+// steerEach changes all endpoints' plans, or none: where one fails, it and those
+// before it go back to what they had.
+func (s *Service) steerEach(plan func(i int, now handoff.Plan) handoff.Plan) error {
+	var before []handoff.Plan
+	for i, e := range s.eps {
+		now := e.Plan()
+		before = append(before, now)
+		if err := e.Steer(plan(i, now)); err != nil {
+			for j, p := range before {
+				err = errors.Join(err, s.eps[j].Steer(p))
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+// shared is the first endpoint at which generations share one listener, so that
+// nobody can be given a part of the traffic, or none; nil if there is none.
+func (s *Service) shared() *endpoint {
+	for _, e := range s.eps {
+		if e.Steering() == "shared" {
+			return e
+		}
+	}
+	return nil
+}
