@@ -151,7 +151,10 @@ func TestCanaryFailsItsProbe(t *testing.T) {
 	cfg.Ready = ready.Options{Mode: ready.Probe, Check: ready.Check{Kind: "exec", Command: "test $GAPLESS_GENERATION = 1 || test ! -e " + dir + "/bad"}}
 	f, answers := withCanary(t, cfg, CanaryOptions{Share: 1, For: time.Hour})
 	last := make(chan string, 1)
-	go func() { body, err := request("http://" + f.Addrs()[0].Addr + "/wait" + dir + "/go"); last <- fmt.Sprint(body, err) }()
+	go func() {
+		body, err := request("http://" + f.Addrs()[0].Addr + "/wait" + dir + "/go")
+		last <- fmt.Sprint(body, err)
+	}()
 	f.untilCounted("a request", func(s Status) bool { return s.MeasuredOf(*s.Generation(2)).Connections == 1 })
 	write(t, dir+"/bad", "")
 	refused(t, (<-answers).failure, CodeRefused, "failed its check during its canary")
@@ -326,4 +329,3 @@ func TestWhoWaitsForACanaryThatDies(t *testing.T) {
 		t.Errorf("got %s", got)
 	}
 }
-

@@ -13,7 +13,7 @@ import (
 )
 
 // started: the daemon runs, or could not be run.
-func (s *Service) started(g *generation, proc *spawn.Process, err error) {
+func (s *Service) started(g *generation, proc process, err error) {
 	g.launching = false
 	switch {
 	case s.record(g).Phase != state.Starting:
@@ -39,7 +39,7 @@ func (s *Service) failToStart(g *generation, err error) {
 }
 
 // unwanted: the generation was given up while its process was being started.
-func (s *Service) unwanted(g *generation, proc *spawn.Process) {
+func (s *Service) unwanted(g *generation, proc process) {
 	if proc == nil { // starting it was broken off, and what had started is gone
 		g.exited, g.gone = true, true
 		r := s.record(g)

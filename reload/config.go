@@ -58,8 +58,8 @@ type Config struct {
 	Ready        ready.Options
 	ReadyTimeout time.Duration  // 30 s
 	Canary       *CanaryOptions // of every reload; nil for none
-	Probation    time.Duration // how long the generation before is kept; 0 not at all
-	DrainTimeout time.Duration // 30 s
+	Probation    time.Duration  // how long the generation before is kept; 0 not at all
+	DrainTimeout time.Duration  // 30 s
 	StopSignal   syscall.Signal
 	StopTimeout  time.Duration // 8 s
 	MaxDraining  int           // 4

@@ -21,7 +21,7 @@ func (s *Service) countLive(ctx context.Context) int {
 	if err != nil || len(pids) == 0 {
 		return 0
 	}
-	return countConnections(ctx, s.ports(), pids)
+	return s.sys.count(ctx, s.ports(), pids)
 }
 
 // ports are those of all endpoints; they do not change once the service has begun.

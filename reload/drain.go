@@ -29,7 +29,7 @@ func (s *Service) drain(g *generation) {
 
 // settle calls done in the owner, once nothing is on its way to the listeners.
 func (s *Service) settle(ctx context.Context, number int, listeners []*handoff.Listener, done func(handoff.Settled)) {
-	settler := handoff.NewSettler(listeners...)
+	settler := s.sys.settler(listeners...)
 	s.wg.Go(func() {
 		limited, cancel := context.WithTimeout(ctx, settleTimeout)
 		defer cancel()
@@ -113,7 +113,7 @@ func (s *Service) connectionsOf(g *generation) int {
 	if err != nil {
 		return -1
 	}
-	return countConnections(g.ctx, s.ports(), members)
+	return s.sys.count(g.ctx, s.ports(), members)
 }
 
 // limitDraining stops the oldest of too many draining generations: each needs

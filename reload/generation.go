@@ -22,9 +22,9 @@ import (
 // rest is its state.Generation.
 type generation struct {
 	number    int
-	proc      *spawn.Process // nil until it runs
+	proc      process //  nil until it runs
 	output    *spawn.Output
-	notify    *notify.Socket
+	notify    notifier
 	listeners []*handoff.Listener // one an endpoint; nil once given to the reserve
 	said      chan struct{}       // closed at READY=1
 	early     []notify.Message    // came before we knew the process's pid
@@ -55,10 +55,10 @@ func (s *Service) prepare(r *rollout) (*generation, error) {
 	g.starting, g.giveUp = context.WithCancel(g.ctx)
 	err := s.openListeners(g)
 	if err == nil {
-		g.notify, err = notify.Listen()
+		g.notify, err = s.sys.notify()
 	}
 	if err == nil {
-		g.output, err = spawn.NewOutput(s.cfg.Stdout, s.cfg.Stderr)
+		g.output, err = s.sys.output(s.cfg.Stdout, s.cfg.Stderr)
 	}
 	s.st.Generations = append(s.st.Generations, state.Generation{
 		Number: g.number, Phase: state.Starting, Started: time.Now(), Reason: r.reason,
@@ -107,7 +107,7 @@ func (s *Service) launch(g *generation) {
 	}
 	pinned := s.pinnedProgram(g)
 	s.wg.Go(func() {
-		proc, err := execute(g.starting, o, pinned)
+		proc, err := s.execute(g.starting, o, pinned)
 		g.output.Started()
 		o.Stdin.Close()
 		if !s.post(func() { s.started(g, proc, err) }) && proc != nil {
@@ -118,14 +118,14 @@ func (s *Service) launch(g *generation) {
 }
 
 // execute runs the daemon, or, if it is pinned, just that program.
-func execute(ctx context.Context, o spawn.Options, pinned *program) (*spawn.Process, error) {
+func (s *Service) execute(ctx context.Context, o spawn.Options, pinned *program) (process, error) {
 	if pinned != nil {
 		var err error
 		if o.Path, o.Program, err = pinned.choose(ctx); err != nil {
 			return nil, err
 		}
 	}
-	return spawn.Start(ctx, o)
+	return s.sys.start(ctx, o)
 }
 
 func (s *Service) options(g *generation) (spawn.Options, error) {
@@ -190,12 +190,12 @@ func (s *Service) stdin() (*os.File, error) {
 }
 
 // follow begins to watch a process that runs.
-func (s *Service) follow(g *generation, proc *spawn.Process) {
+func (s *Service) follow(g *generation, proc process) {
 	g.proc = proc
 	r := s.record(g)
 	r.PID, r.PIDStart = proc.PID(), startTime(proc.PID())
 	r.Binary = binaryOf(r.PID)
-	s.remember(g, proc.Program)
+	s.remember(g, proc.Program())
 	for _, m := range g.early {
 		s.heard(g, m)
 	}

@@ -209,7 +209,7 @@ func (s *Service) addrs() []netip.AddrPort {
 // watchListeners hears of listeners that a daemon has shut down.
 func (s *Service) watchListeners() {
 	for {
-		if _, err := s.guard.Wait(s.ctx); err != nil || !s.post(s.mendAll) {
+		if err := s.sys.shutDown(s.ctx, s.guard); err != nil || !s.post(s.mendAll) {
 			return
 		}
 	}
@@ -282,7 +282,7 @@ func (s *Service) lookForForeign(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, relayTimeout)
 	defer cancel()
 	for _, e := range s.eps {
-		foreign, err := handoff.Foreign(ctx, e.Addr(), func(ctx context.Context) (known []uint64, err error) {
+		foreign, err := s.sys.foreign(ctx, e.Addr(), func(ctx context.Context) (known []uint64, err error) {
 			err = s.ask(ctx, func() { known = s.knownInodes() })
 			return known, err
 		})

@@ -10,7 +10,7 @@ import (
 )
 
 // missingSockets are the places in inodes that no process of the group has open.
-func missingSockets(proc processes, inodes []uint64) ([]int, error) {
+func missingSockets(proc process, inodes []uint64) ([]int, error) {
 	// The main process has them nearly always, and finding the others means a look at
 	// every process of the machine.
 	if missing, err := missingIn([]int{proc.PID()}, inodes); err == nil && len(missing) == 0 {

@@ -2,7 +2,7 @@
 
 package reload
 
-func missingSockets(processes, []uint64) ([]int, error) { return nil, nil }
+func missingSockets(process, []uint64) ([]int, error) { return nil, nil }
 
 func startTime(int) uint64 { return 0 }
 

@@ -1,7 +1,6 @@
 package reload
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +12,7 @@ import (
 
 // watcher is what a goroutine that waits for readiness needs to know.
 type watcher struct {
+	sys     *system
 	options ready.Options
 	target  ready.Target
 	said    <-chan struct{}
@@ -22,7 +22,7 @@ type watcher struct {
 }
 
 func (s *Service) watcher(g *generation) watcher {
-	w := watcher{options: s.cfg.Ready, said: g.said, target: ready.Target{Addrs: s.addrs(), Dir: s.workDir(g)}}
+	w := watcher{sys: &s.sys, options: s.cfg.Ready, said: g.said, target: ready.Target{Addrs: s.addrs(), Dir: s.workDir(g)}}
 	w.notifies = s.st.Notifies
 	if env, err := s.environment(g, nil); err == nil {
 		w.target.Env = env
@@ -31,7 +31,7 @@ func (s *Service) watcher(g *generation) watcher {
 	for _, l := range g.listeners {
 		inodes = append(inodes, l.Inode())
 	}
-	w.holds = func() error { return holdsAll(g.proc, inodes, w.target.Addrs) }
+	w.holds = func() error { return w.holdsAll(g.proc, inodes, w.target.Addrs) }
 	return w
 }
 
@@ -49,9 +49,9 @@ func (w watcher) ready(ctx context.Context) error {
 	case w.options.Mode == ready.Delay:
 		return w.stayAlive(ctx)
 	case w.options.Mode == ready.Probe:
-		return w.options.Wait(ctx, w.target)
+		return w.sys.probe(ctx, w.options, w.target)
 	case w.options.Mode == ready.Accept:
-		return ready.Accepted(ctx, w.target.Addrs)
+		return w.sys.accepted(ctx, w.target.Addrs)
 	}
 	return w.auto(ctx)
 }
@@ -84,7 +84,7 @@ func (w watcher) auto(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	accepted := make(chan error, 1)
-	go func() { accepted <- ready.Accepted(ctx, w.target.Addrs) }()
+	go func() { accepted <- w.sys.accepted(ctx, w.target.Addrs) }()
 	for said := w.said; ; {
 		select {
 		case <-said:
@@ -110,8 +110,8 @@ const lastMoment = 100 * time.Millisecond
 // holdsAll finds listeners that the daemon has closed: our duplicate would go on
 // taking clients that nobody accepts. One that ends has closed them too, but how it
 // ended is the better reason.
-func holdsAll(proc processes, inodes []uint64, addrs []netip.AddrPort) error {
-	missing, err := missingSockets(proc, inodes)
+func (w watcher) holdsAll(proc process, inodes []uint64, addrs []netip.AddrPort) error {
+	missing, err := w.sys.missing(proc, inodes)
 	if err != nil || len(missing) == 0 {
 		return nil // what can't be read can't be held against it
 	}
@@ -124,61 +124,3 @@ func holdsAll(proc processes, inodes []uint64, addrs []netip.AddrPort) error {
 }
 
 var errEnded = errors.New("it has ended")
-
-// processes are a generation's.
-type processes interface {
-	PID() int
-	Members() ([]int, error)
-	Exited() <-chan struct{}
-}
-
-// How a canary is watched: what made it ready goes on. One check that fails may be
-// chance; a connection may wait as long as a daemon under load takes to accept it.
-const (
-	canaryFall   = 3
-	canaryEvery  = time.Second
-	canaryAccept = 5 * time.Second
-)
-
-// keep returns when the candidate has failed several checks in a row, or ctx ends. A
-// daemon that is ready because it said so, or after a delay, has no check that could go on.
-func (w watcher) keep(ctx context.Context) error {
-	check, every := w.check()
-	if check == nil {
-		<-ctx.Done()
-		return nil
-	}
-	for failed := 0; ; {
-		err := check(ctx)
-		if ctx.Err() != nil {
-			return nil
-		}
-		failed++
-		if err == nil {
-			failed = 0
-		}
-		if failed >= canaryFall {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(every):
-		}
-	}
-}
-
-func (w watcher) check() (check func(context.Context) error, every time.Duration) {
-	switch w.options.Mode {
-	case ready.Probe:
-		return func(ctx context.Context) error { return w.options.Once(ctx, w.target) }, w.options.Every()
-	case ready.Auto, ready.Accept:
-		patience := cmp.Or(w.options.Timeout, canaryAccept)
-		return func(ctx context.Context) error {
-			ctx, cancel := context.WithTimeoutCause(ctx, patience, errTooLate)
-			defer cancel()
-			return ready.Accepted(ctx, w.target.Addrs)
-		}, canaryEvery
-	}
-	return nil, 0
-}

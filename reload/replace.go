@@ -30,7 +30,7 @@ func (s *Service) makeWay(g *generation) {
 	}
 	pinned := s.pinnedProgram(g)
 	s.wg.Go(func() {
-		err := inspect(g.starting, o, pinned)
+		err := s.inspect(g.starting, o, pinned)
 		o.Stdin.Close()
 		s.post(func() { s.inspected(g, err) })
 	})
@@ -38,14 +38,14 @@ func (s *Service) makeWay(g *generation) {
 
 // inspect finds whether the daemon could be run, as far as that can be told without
 // running it.
-func inspect(ctx context.Context, o spawn.Options, pinned *program) error {
+func (s *Service) inspect(ctx context.Context, o spawn.Options, pinned *program) error {
 	if pinned != nil {
 		var err error
 		if o.Path, o.Program, err = pinned.choose(ctx); err != nil {
 			return err
 		}
 	}
-	return spawn.Check(ctx, o)
+	return s.sys.check(ctx, o)
 }
 
 func (s *Service) inspected(g *generation, err error) {

@@ -25,6 +25,7 @@ type Service struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 	guard  *handoff.Guard
+	sys    system
 	// addresses are as New found them; they do not change.
 	addresses []state.Endpoint
 
@@ -65,6 +66,10 @@ type endpoint struct {
 
 // New takes the addresses, so that from then on clients can connect and wait.
 func New(ctx context.Context, cfg Config) (*Service, error) {
+	return newService(ctx, cfg, realSystem())
+}
+
+func newService(ctx context.Context, cfg Config, sys system) (*Service, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return nil, err
@@ -76,7 +81,7 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{cfg: cfg, inbox: make(chan func()), ended: make(chan struct{}), runs: map[int]*generation{}, programs: map[int]*program{}, guard: guard}
+	s := &Service{cfg: cfg, inbox: make(chan func()), ended: make(chan struct{}), runs: map[int]*generation{}, programs: map[int]*program{}, guard: guard, sys: sys}
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	s.st = state.Service{Version: state.Version, Name: cfg.Name, Goal: state.Run, Next: 1, Recipe: cfg.recipe()}
 	if err := s.open(ctx); err != nil {

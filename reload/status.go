@@ -33,7 +33,7 @@ func (s *Service) Status(ctx context.Context) (Status, error) {
 	for i := range status.Measured {
 		m := &status.Measured[i]
 		if members := pids[m.Generation]; len(members) > 0 {
-			m.Connections = countConnections(ctx, s.ports(), members)
+			m.Connections = s.sys.count(ctx, s.ports(), members)
 		}
 	}
 	return status, nil

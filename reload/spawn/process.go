@@ -5,6 +5,10 @@ import "context"
 // PID of the main process, which is also the number of its process group.
 func (p *Process) PID() int { return p.pid }
 
+// Program is what runs, if the order wanted to know it, else nil. Its file is the
+// caller's to close.
+func (p *Process) Program() *Program { return p.program }
+
 // Exited is closed when the main process has ended.
 func (p *Process) Exited() <-chan struct{} { return p.exited }
 

@@ -17,11 +17,9 @@ import (
 // Process is a started daemon with its process group. Its methods may be called by
 // any goroutine.
 type Process struct {
-	// Program is set if the order wanted to know it.
-	Program *Program
-
-	pid   int
-	pidfd *os.File
+	program *Program
+	pid     int
+	pidfd   *os.File
 
 	mu     sync.Mutex // guards reaped: no signal may follow the reaping
 	reaped bool

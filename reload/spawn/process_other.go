@@ -16,9 +16,8 @@ import (
 // Process is a started daemon with its process group. Its methods may be called by
 // any goroutine.
 type Process struct {
-	Program *Program
-
-	pid int
+	program *Program
+	pid     int
 
 	mu     sync.Mutex
 	reaped bool

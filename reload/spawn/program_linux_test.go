@@ -26,7 +26,7 @@ func TestProgramIsReportedAndRunAgain(t *testing.T) {
 	}
 	o := options(t, "./nap", "600")
 	o.Dir, o.Report, o.Listeners = link, true, sockets(t, 2)
-	first := run(t, o).Program
+	first := run(t, o).Program()
 	if first == nil || first.Path != dir+"/nap" || first.Dir != dir || first.File == nil {
 		t.Fatalf("reported %+v", first)
 	}
@@ -46,8 +46,8 @@ func TestProgramIsReportedAndRunAgain(t *testing.T) {
 	p := run(t, o)
 	environ(t, p.PID())
 	hasExactly(t, p.PID(), promised(o.Listeners))
-	if exe := processFile(t, p.PID(), "exe"); exe != dir+"/nap (deleted)" || p.Program != nil {
-		t.Errorf("it runs %q, reported %+v", exe, p.Program)
+	if exe := processFile(t, p.PID(), "exe"); exe != dir+"/nap (deleted)" || p.Program() != nil {
+		t.Errorf("it runs %q, reported %+v", exe, p.Program())
 	}
 }
 

@@ -45,7 +45,7 @@ func Start(ctx context.Context, o Options) (*Process, error) {
 		<-p.Gone()
 		return nil, err
 	}
-	p.Program = program
+	p.program = program
 	return p, nil
 }
 
@@ -58,7 +58,7 @@ func Check(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	p.Program.close()
+	p.Program().close()
 	<-p.Gone() // the shim ends by itself right after it has answered
 	return nil
 }
