@@ -4,10 +4,11 @@
 //
 // # Life of a generation
 //
-//	starting ──ready──▶ live ──superseded──▶ (probation) ──▶ draining ──▶ gone
-//	    │                │ ▲                      │             │
-//	    └──▶ failed      │ └────── way back ──────┴─────────────┘ until it is told to stop
-//	                     └──crashed──▶ gone; its listeners go to the replacement
+//	starting ──ready──▶ (canary) ──▶ live ──superseded──▶ (probation) ──▶ draining ──▶ gone
+//	    │                  │          │ ▲                      │             │
+//	    └──▶ failed        │          │ └────── way back ──────┴─────────────┘ until it is told to stop
+//	                       │          └──crashed──▶ gone; its listeners go to the replacement
+//	                       └──rejected──▶ draining
 //
 // A candidate has listeners of its own and no traffic; one that fails leaves its
 // log and the reason. At the switch every endpoint is steered to the candidate's
@@ -20,6 +21,24 @@
 // While nobody is live, the clients wait in the reserve, a listener that belongs to
 // the next generation: that of a live generation that crashed, or one made when the
 // service was stopped.
+//
+// # Canary, pause, replace
+//
+// A canary is a candidate that is ready and gets a share of the new connections while
+// live has the rest. It is watched; one that ends or fails its check is rejected and
+// drains, and who asked for it hears of it when all is decided. If live crashes beside a
+// canary, that has everything at once.
+//
+// In a pause everybody waits in the reserve, whoever is live: a generation that starts
+// then has listeners of its own. At the end the kernel can't move those who waited, so
+// they are relayed to live, and counted apart.
+//
+// With strategy replace the candidate's listeners hold the clients while live settles
+// and ends, and its process is started when no other process of the daemon is left
+// (see replace.go). Where listeners are shared nobody can be given a part of the
+// traffic: there is no canary and no pause then.
+//
+// What a plan is made of, which is all this, stands in one place: direct.go.
 //
 // # Ways back
 //

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -143,4 +144,19 @@ func sayEnv() {
 			fmt.Println("fd", e.Name(), kind)
 		}
 	}
+}
+
+// fetch is a client: it says what it is answered.
+func fetch(addr string) int {
+	client := http.Client{Timeout: patience}
+	resp, err := client.Get("http://" + addr)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(os.Stdout, resp.Body); err != nil {
+		return 1
+	}
+	return 0
 }

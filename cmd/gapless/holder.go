@@ -38,7 +38,7 @@ func (h *holder) run(ctx context.Context) error {
 		socket.Remove()
 		return err
 	}
-	server := control.Serve(socket, svc, control.Options{Start: h.startLimit(), Stop: h.stopLimit(), Log: log})
+	server := control.Serve(socket, svc, control.Options{Start: h.startLimit(), Canary: h.canaryLimit(), Stop: h.stopLimit(), Log: log})
 	h.announce(svc, log)
 
 	ctx, cancel := context.WithCancel(ctx)
@@ -98,7 +98,19 @@ const (
 )
 
 func (h *holder) startLimit() time.Duration {
-	return 2*(h.config.ReadyTimeout+spawnTime) + h.config.Probation + slack
+	limit := 2*(h.config.ReadyTimeout+spawnTime) + h.config.Probation + slack
+	if h.config.Strategy == reload.StrategyReplace { // the old one ends first
+		limit += h.stopLimit()
+	}
+	return limit
+}
+
+// canaryLimit is how much longer a reload may take by default for its canary.
+func (h *holder) canaryLimit() time.Duration {
+	if c := h.config.Canary; c != nil {
+		return control.CanaryLimit(*c)
+	}
+	return 0
 }
 
 func (h *holder) stopLimit() time.Duration {

@@ -29,6 +29,7 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"gapless": main,
 		"daemon":  func() { os.Exit(daemon(os.Args[1:])) },
+		"ask":     func() { os.Exit(fetch(os.Args[1])) },
 	})
 }
 
@@ -40,7 +41,7 @@ func TestScripts(t *testing.T) {
 		Setup:               setup,
 		Condition:           condition,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"code": code, "live": live, "get": get, "until": until, "signal": sendSignal, "happened": happened, "occupy": occupy, "stuffed": stuffed, "gone": gone, "chown": chown,
+			"code": code, "live": live, "get": get, "until": until, "signal": sendSignal, "happened": happened, "occupy": occupy, "stuffed": stuffed, "gone": gone, "chown": chown, "waiting": waiting,
 		},
 	})
 }
@@ -165,6 +166,15 @@ func get(ts *testscript.TestScript, neg bool, args []string) {
 	if string(body) != args[1] {
 		ts.Fatalf("got %q, want %q", body, args[1])
 	}
+}
+
+// waiting NAME N: so many connections wait for whoever serves next.
+func waiting(ts *testscript.TestScript, _ bool, args []string) {
+	poll(ts, "waiting "+strings.Join(args, " "), func() bool {
+		s, err := statusOf(ts, args[0])
+		ts.Check(err)
+		return len(s.Queues) > 0 && strconv.Itoa(s.Queues[0].Queue) == args[1]
+	})
 }
 
 // until FILE TEXT: the file holds it.

@@ -24,6 +24,7 @@ func newReload(t terminal) *cobra.Command {
 		output  choice
 		o       control.ReloadOptions
 		change  changeFlags
+		canary  canaryFlags
 	)
 	c := &cobra.Command{
 		Use:     "reload [NAME] [flags] [-- COMMAND [ARG...]]",
@@ -34,6 +35,9 @@ func newReload(t terminal) *cobra.Command {
 			name, command := beforeDash(c, args)
 			var err error
 			if o.Change, err = change.parse(command); err != nil {
+				return wrongUsage(c.CommandPath(), "%s", err)
+			}
+			if o.Canary, err = canary.options(); err != nil {
 				return wrongUsage(c.CommandPath(), "%s", err)
 			}
 			if c.Flags().Changed("if-generation") && o.IfGeneration < 1 {
@@ -55,6 +59,7 @@ func newReload(t terminal) *cobra.Command {
 	durationFlag(c.Flags(), &timeout, "timeout", 0, "wait no longer; it goes on (0: the service's own limits)")
 	c.Flags().IntVar(&o.IfGeneration, "if-generation", 0, "only if the live generation is `N`")
 	c.Flags().BoolVar(&o.Supersede, "supersede", false, "give up a candidate that is not ready yet")
+	canary.define(c.Flags())
 	change.define(c.Flags())
 	outputFlag(c, &output, "text", "json")
 	at.define(c)

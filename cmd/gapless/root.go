@@ -46,7 +46,7 @@ func newRoot(t terminal) *cobra.Command {
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return wrongUsage(c.CommandPath(), "%s", err) })
 	root.SetHelpTemplate(helpTemplate)
 	root.SetHelpCommand(newHelp(root))
-	root.AddCommand(newRun(t), newReload(t), newRollback(t), newStatus(t), newEvents(t), newStop(t), newStart(t), newShutdown(t), newKill(t),
+	root.AddCommand(newRun(t), newReload(t), newRollback(t), newCanary(t), newPromote(t), newPause(t), newResume(t), newStatus(t), newEvents(t), newStop(t), newStart(t), newShutdown(t), newKill(t),
 		newListenPID(t), newVersion(t), newCompletion(t), newMan(t))
 	for _, c := range root.Commands() {
 		finish(c)

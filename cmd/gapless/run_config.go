@@ -19,7 +19,7 @@ func (f *runFlags) config(command []string) (reload.Config, error) {
 	cfg := reload.Config{
 		Command: command, Dir: f.workdir, EnvFile: f.envFile, User: f.user, Group: f.group,
 		ReadyTimeout: orNone(f.readyTimeout), Probation: time.Duration(f.probation), DrainTimeout: orNone(f.drainTimeout), StopTimeout: orNone(f.stopTimeout),
-		MaxDraining: f.maxDraining, HoldTimeout: orForEver(f.holdTimeout),
+		Strategy: reload.Strategy(f.strategy.value), MaxDraining: f.maxDraining, HoldTimeout: orForEver(f.holdTimeout),
 		Restart: reload.Restart(f.restart.value), PIDFile: f.pidFile, Stdin: f.stdin, NonBlocking: f.nonBlocking,
 	}
 	if len(command) == 0 {
@@ -40,6 +40,12 @@ func (f *runFlags) config(command []string) (reload.Config, error) {
 	}
 	if cfg.Ready, err = f.readiness(); err != nil {
 		return cfg, err
+	}
+	if cfg.Canary, err = f.canary.options(); err != nil {
+		return cfg, err
+	}
+	if f.strategy.value == "replace" && (cfg.Canary != nil || cfg.Probation > 0) {
+		return cfg, errors.New("--strategy replace does not go with --canary or --probation: these need two generations at once")
 	}
 	if cfg.StopSignal, err = spawn.ParseSignal(f.stopSignal); err != nil {
 		return cfg, fmt.Errorf("bad --stop-signal: %w", err)

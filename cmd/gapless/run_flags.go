@@ -12,6 +12,7 @@ type runFlags struct {
 	listen   []string
 	fdnames  []string
 	delivery choice
+	strategy choice
 
 	ready         string
 	readyTimeout  duration
@@ -22,6 +23,7 @@ type runFlags struct {
 	probeHost     string
 	probeRise     int
 
+	canary       canaryFlags
 	probation    duration
 	drain        choice
 	drainTimeout duration
@@ -47,6 +49,7 @@ func (f *runFlags) define(s *pflag.FlagSet) {
 	s.StringArrayVarP(&f.listen, "listen", "l", nil, "hold the address `SPEC`; may be repeated")
 	s.StringArrayVar(&f.fdnames, "fdname", nil, "`NAME[:NAME...]` of the listeners, in order")
 	choiceFlag(s, &f.delivery, "delivery", "", "it gets its listeners by LISTEN_FDS: both words", "auto", "listen-fds")
+	choiceFlag(s, &f.strategy, "strategy", "", "replace: only one may run, so clients wait while the next one takes over", "overlap", "replace")
 	s.StringVar(&f.ready, "ready", "auto", "`HOW` it shows that it can serve: auto, notify, accept, probe or delay:2s")
 	durationFlag(s, &f.readyTimeout, "ready-timeout", 30*time.Second, "then the candidate is killed and the reload fails")
 	s.StringVar(&f.probe, "probe", "", "`CHECK` it by tcp, http:/path or exec:command; implies --ready probe")
@@ -55,6 +58,7 @@ func (f *runFlags) define(s *pflag.FlagSet) {
 	s.StringVar(&f.probeStatus, "probe-status", "200-399", "`STATUS` codes of http that are good, as 200,204")
 	s.StringVar(&f.probeHost, "probe-host", "", "`HOST` to ask for (default: the address)")
 	s.IntVar(&f.probeRise, "probe-rise", 1, "checks that must succeed in a row")
+	f.canary.define(s)
 	durationFlag(s, &f.probation, "probation", 0, "keep the old one for so long, to go back to it at once if the new one dies")
 	choiceFlag(s, &f.drain, "drain", "", "the stop signal, once nothing is on its way to it any more: both words", "auto", "signal")
 	durationFlag(s, &f.drainTimeout, "drain-timeout", 30*time.Second, "longest wait for connections")

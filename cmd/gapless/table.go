@@ -45,7 +45,7 @@ func rowsOf(s reload.Status, now time.Time) []row {
 			rows = append(rows, rowOf(s, g, now))
 		}
 	}
-	if s.Live() == nil {
+	if s.Live() == nil || !s.Paused.IsZero() {
 		rows = append(rows, waitingRow(s))
 	}
 	return rows
@@ -56,6 +56,9 @@ func rowOf(s reload.Status, g state.Generation, now time.Time) row {
 		binary: cmp.Or(g.Binary, "-"), reason: cmp.Or(g.Failure, g.Reason)}
 	if !g.Phase.Running() {
 		return r
+	}
+	if g.Phase == state.Canary {
+		r.state += fmt.Sprintf(" %.4g%%", 100*s.Share)
 	}
 	m := s.MeasuredOf(g)
 	r.queue = fmt.Sprintf("%d/%d", m.Queue, m.QueueLimit)
@@ -73,6 +76,9 @@ func waitingRow(s reload.Status) row {
 	r := row{service: s.Name, gen: "-", state: "waiting", pid: "-", up: "-", conns: "-", queue: "-", binary: "-", reason: "no live generation"}
 	if s.Goal == state.Stop {
 		r.state, r.reason = "stopped", "gapless stop"
+	}
+	if !s.Paused.IsZero() && s.Goal != state.Stop {
+		r.state, r.reason = "paused", "gapless pause"
 	}
 	if s.Refusing {
 		r.reason += "; connections are refused"

@@ -70,7 +70,7 @@ type ReloadOptions struct {
 func (c *Client) Reload(ctx context.Context, o ReloadOptions) (reload.Result, error) {
 	var r reload.Result
 	q := request{
-		Timeout: o.Timeout, IfGeneration: o.IfGeneration, NoWait: o.NoWait, Reason: o.Reason, Supersede: o.Supersede,
+		Timeout: o.Timeout, IfGeneration: o.IfGeneration, NoWait: o.NoWait, Reason: o.Reason, Supersede: o.Supersede, Canary: canaryOf(o.Canary),
 		Command: o.Change.Command, Set: o.Change.Set, EnvFile: o.Change.EnvFile,
 	}
 	err := c.operate(ctx, "reload", q, &r)
@@ -82,6 +82,32 @@ func (c *Client) Rollback(ctx context.Context, timeout time.Duration) (reload.Re
 	var r reload.Result
 	err := c.operate(ctx, "rollback", request{Timeout: timeout}, &r)
 	return r, err
+}
+
+// Canary gives the candidate a share, 0 to 1, of the new connections.
+func (c *Client) Canary(ctx context.Context, share float64) (reload.Result, error) {
+	var r reload.Result
+	err := c.call(ctx, quick+grace, http.MethodPost, "canary", request{Share: share}, &r)
+	return r, err
+}
+
+// Promote gives the canary the rest, and waits as the reload does that began it.
+func (c *Client) Promote(ctx context.Context, timeout time.Duration) (reload.Result, error) {
+	var r reload.Result
+	err := c.operate(ctx, "promote", request{Timeout: timeout}, &r)
+	return r, err
+}
+
+// Pause has new connections wait until Resume.
+func (c *Client) Pause(ctx context.Context) error {
+	return c.call(ctx, quick+grace, http.MethodPost, "pause", request{}, &done{})
+}
+
+// Resume ends a pause and tells how many waited.
+func (c *Client) Resume(ctx context.Context) (waited int, err error) {
+	var r resumed
+	err = c.call(ctx, quick+grace, http.MethodPost, "resume", request{}, &r)
+	return r.Waited, err
 }
 
 // Start is for a service that was stopped.
@@ -117,12 +143,22 @@ func (c *Client) operate(ctx context.Context, what string, q request, result any
 	}
 	limit := q.Timeout
 	if limit == 0 {
-		limit = info.Start
-		if what == "stop" || what == "shutdown" {
-			limit = info.Stop
-		}
+		limit = info.limit(what, q)
 	}
 	return c.call(ctx, limit+grace, http.MethodPost, what, q, result)
+}
+
+// limit is how long the holder lets an operation take.
+func (i Info) limit(what string, q request) time.Duration {
+	switch {
+	case what == "stop" || what == "shutdown":
+		return i.Stop
+	case what == "reload" && q.Canary != nil:
+		return i.Start + CanaryLimit(*q.Canary.options())
+	case what == "reload":
+		return i.Start + i.Canary
+	}
+	return i.Start
 }
 
 func (c *Client) call(ctx context.Context, limit time.Duration, method, what string, q, result any) error {

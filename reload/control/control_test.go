@@ -55,8 +55,50 @@ func TestAnswersTravel(t *testing.T) {
 	if n, err := c.Kill(ctx, syscall.SIGUSR1); err != nil || n != 8 || sent != syscall.SIGUSR1 {
 		t.Errorf("kill: %d, %v, sent %v", n, err, sent)
 	}
-	if err := errors.Join(c.Stop(ctx, 0), c.Shutdown(ctx, 0)); err != nil {
+	if err := errors.Join(c.Stop(ctx, 0), c.Pause(ctx)); err != nil {
 		t.Error(err)
+	}
+	if r, err := c.Canary(ctx, 0.25); err != nil || *r.Share != 0.25 {
+		t.Errorf("canary: %+v, %v", r, err)
+	}
+	if r, err := c.Promote(ctx, 0); err != nil || r.Generation != 8 || asked.Reason != "promote" {
+		t.Errorf("promote: %+v, %v; asked %+v", r, err, asked)
+	}
+	if n, err := c.Resume(ctx); n != 7 || err != nil {
+		t.Errorf("resume: %d, %v", n, err)
+	}
+	for _, o := range []*reload.CanaryOptions{nil, {Share: 0.5, For: time.Hour}} {
+		c.Reload(ctx, ReloadOptions{ReloadOptions: reload.ReloadOptions{Canary: o}})
+		if !reflect.DeepEqual(asked.Canary, o) {
+			t.Errorf("asked for the canary %+v, want %+v", asked.Canary, o)
+		}
+	}
+	if err := c.Shutdown(ctx, 0); err != nil {
+		t.Error(err)
+	}
+}
+
+// A reload with a canary takes its time longer, on both sides.
+func TestCanaryHasItsTime(t *testing.T) {
+	c := serve(t, &fake{
+		reload: func(ctx context.Context, o reload.ReloadOptions) (reload.Result, error) {
+			end, _ := ctx.Deadline()
+			return reload.Result{Took: time.Until(end).Round(time.Minute)}, nil
+		},
+	}, Options{Start: 2 * time.Minute, Canary: 5 * time.Minute})
+	for o, want := range map[*reload.CanaryOptions]time.Duration{
+		nil:                7 * time.Minute,
+		{For: time.Hour}:   62 * time.Minute,
+		{Share: 1, For: 0}: 24*time.Hour + 2*time.Minute,
+	} {
+		r, err := c.Reload(within(t), ReloadOptions{ReloadOptions: reload.ReloadOptions{Canary: o}})
+		if err != nil || r.Took != want {
+			t.Errorf("%+v may take %s, want %s; %v", o, r.Took, want, err)
+		}
+		info, err := c.Info(within(t))
+		if got := info.limit("reload", request{Canary: canaryOf(o)}); got != want || err != nil {
+			t.Errorf("%+v is waited for %s, want %s; %v", o, got, want, err)
+		}
 	}
 }
 

@@ -37,6 +37,14 @@ func (f *fake) Trigger(o reload.ReloadOptions) { f.triggered <- o }
 func (f *fake) Rollback(ctx context.Context, reason string) (reload.Result, error) {
 	return f.reload(ctx, reload.ReloadOptions{Reason: reason})
 }
+func (f *fake) Canary(_ context.Context, share float64) (reload.Result, error) {
+	return reload.Result{Generation: 8, Share: &share}, nil
+}
+func (f *fake) Promote(ctx context.Context) (reload.Result, error) {
+	return f.reload(ctx, reload.ReloadOptions{Reason: "promote"})
+}
+func (f *fake) Pause(ctx context.Context) error         { return f.stop(ctx) }
+func (f *fake) Resume(ctx context.Context) (int, error) { return 7, f.stop(ctx) }
 func (f *fake) Start(ctx context.Context) (reload.Result, error) {
 	return f.reload(ctx, reload.ReloadOptions{Reason: "start"})
 }

@@ -27,6 +27,8 @@ type Options struct {
 	// Start and Stop bound how long a reload and a stop may take where the caller
 	// does not say: more than the service's own deadlines. 2 min and 5 min.
 	Start, Stop time.Duration
+	// Canary is how much longer than Start a reload may take by default.
+	Canary time.Duration
 	// UIDs may ask besides root. The holder's own.
 	UIDs []uint32
 	Log  zerolog.Logger
@@ -137,7 +139,11 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("GET /v1/service", s.info)
 	mux.HandleFunc("GET /v1/events", s.events)
 	mux.Handle("GET /v1/status", s.handle(operation{quick, s.status}))
-	mux.Handle("POST /v1/reload", s.handle(operation{s.options.Start, s.reload}))
+	mux.Handle("POST /v1/reload", s.handle(operation{s.options.Start, s.reload}, s.canaryTime))
+	mux.Handle("POST /v1/canary", s.handle(operation{quick, s.canary}))
+	mux.Handle("POST /v1/promote", s.handle(operation{s.options.Start, s.promote}))
+	mux.Handle("POST /v1/pause", s.handle(operation{quick, s.pause}))
+	mux.Handle("POST /v1/resume", s.handle(operation{quick, s.resume}))
 	mux.Handle("POST /v1/rollback", s.handle(operation{s.options.Start, s.rollback}))
 	mux.Handle("POST /v1/start", s.handle(operation{s.options.Start, s.start}))
 	mux.Handle("POST /v1/stop", s.handle(operation{s.options.Stop, s.stop}))
@@ -150,7 +156,8 @@ func (s *Server) routes() http.Handler {
 	return mux
 }
 
-func (s *Server) handle(op operation) http.Handler {
+// handle makes op answer requests; those that may take longer than its limit say so.
+func (s *Server) handle(op operation, longer ...func(request) time.Duration) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var q request
 		if err := json.NewDecoder(r.Body).Decode(&q); err != nil && !errors.Is(err, io.EOF) {
@@ -158,6 +165,9 @@ func (s *Server) handle(op operation) http.Handler {
 			return
 		}
 		limit := op.limit
+		for _, more := range longer {
+			limit += more(q)
+		}
 		if q.Timeout > 0 {
 			limit = q.Timeout
 		}
@@ -194,7 +204,7 @@ func answer(w http.ResponseWriter, status int, body any) {
 }
 
 func (s *Server) info(w http.ResponseWriter, _ *http.Request) {
-	answer(w, http.StatusOK, Info{Schema: infoSchema, Service: s.svc.Name(), PID: os.Getpid(), Start: s.options.Start, Stop: s.options.Stop})
+	answer(w, http.StatusOK, Info{Schema: infoSchema, Service: s.svc.Name(), PID: os.Getpid(), Start: s.options.Start, Canary: s.options.Canary, Stop: s.options.Stop})
 }
 
 func (s *Server) status(ctx context.Context, _ request) (any, error) { return s.svc.Status(ctx) }
@@ -205,7 +215,7 @@ func (s *Server) reload(ctx context.Context, q request) (any, error) {
 		reason = "reload by " + who(ctx)
 	}
 	o := reload.ReloadOptions{
-		Reason: reason, IfGeneration: q.IfGeneration, Supersede: q.Supersede,
+		Reason: reason, IfGeneration: q.IfGeneration, Supersede: q.Supersede, Canary: q.Canary.options(),
 		Change: reload.Change{Command: q.Command, Set: q.Set, EnvFile: q.EnvFile},
 	}
 	if q.NoWait {
@@ -213,6 +223,29 @@ func (s *Server) reload(ctx context.Context, q request) (any, error) {
 		return done{s.svc.Name()}, nil
 	}
 	return s.svc.Reload(ctx, o)
+}
+
+// canaryTime is that of the canary that the request wants, or of the service's own.
+func (s *Server) canaryTime(q request) time.Duration {
+	if q.Canary != nil {
+		return CanaryLimit(*q.Canary.options())
+	}
+	return s.options.Canary
+}
+
+func (s *Server) canary(ctx context.Context, q request) (any, error) {
+	return s.svc.Canary(ctx, q.Share)
+}
+
+func (s *Server) promote(ctx context.Context, _ request) (any, error) { return s.svc.Promote(ctx) }
+
+func (s *Server) pause(ctx context.Context, _ request) (any, error) {
+	return done{s.svc.Name()}, s.svc.Pause(ctx)
+}
+
+func (s *Server) resume(ctx context.Context, _ request) (any, error) {
+	waited, err := s.svc.Resume(ctx)
+	return resumed{waited}, err
 }
 
 func (s *Server) rollback(ctx context.Context, q request) (any, error) {
