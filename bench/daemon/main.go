@@ -30,14 +30,15 @@ import (
 )
 
 type options struct {
-	style, listen string
-	start, slow   time.Duration
+	style, listen, lock string
+	start, slow         time.Duration
 }
 
 func main() {
 	var o options
 	flag.StringVar(&o.style, "style", "library", "library, plain or careless")
 	flag.StringVar(&o.listen, "listen", "", "bind this address instead of taking listeners")
+	flag.StringVar(&o.lock, "lock", "", "only one may have this file, as a database its data")
 	flag.DurationVar(&o.start, "start", 0, "how long the start takes")
 	flag.DurationVar(&o.slow, "slow", 300*time.Millisecond, "how long an answer to /slow takes")
 	flag.Parse()
@@ -49,6 +50,11 @@ func main() {
 }
 
 func (o options) run() error {
+	data, err := o.data()
+	if err != nil {
+		return err
+	}
+	defer data.Close() // with it goes the lock
 	srv := &http.Server{Handler: o.handler()}
 	if o.style == "library" && o.listen == "" {
 		return o.library(srv)
@@ -69,6 +75,21 @@ func (o options) run() error {
 		defer open.Wait()
 	}
 	return o.serve(ctx, srv, ln)
+}
+
+// data is nil if there are none.
+func (o options) data() (*os.File, error) {
+	if o.lock == "" {
+		return nil, nil
+	}
+	f, err := os.OpenFile(o.lock, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return nil, fmt.Errorf("can't lock %s: %w", o.lock, err)
+	}
+	return f, nil
 }
 
 // library is all that a daemon needs for a stop that loses nothing.

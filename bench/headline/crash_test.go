@@ -54,9 +54,7 @@ func killAll(t *testing.T, ctx context.Context, h *rig.Holder, n int) (kills []t
 		}
 		pid, number := st.Live().PID, st.Live().Number
 		kills = append(kills, time.Now())
-		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-			t.Fatal(err)
-		}
+		kill(t, pid)
 		if err := untilReplaced(ctx, h, number); err != nil {
 			t.Fatal(err)
 		}
@@ -67,6 +65,13 @@ func killAll(t *testing.T, ctx context.Context, h *rig.Holder, n int) (kills []t
 		spell(ctx)
 	}
 	return kills
+}
+
+func kill(t *testing.T, pid int) {
+	t.Helper()
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func untilReplaced(ctx context.Context, h *rig.Holder, number int) error {
