@@ -222,6 +222,18 @@ func TestRollbackOfACanary(t *testing.T) {
 	f.until("its end", phase(2, state.Gone))
 }
 
+// What was live before needs no trial.
+func TestWayBackIsNoCanary(t *testing.T) {
+	t.Parallel()
+	f, answers := withCanary(t, config(t), CanaryOptions{Share: 0.5})
+	f.Promote(t.Context())
+	<-answers
+	f.until("the end of generation 1", phase(1, state.Gone))
+	if r, err := f.rollback(); err != nil || r.Generation != 3 || r.Of != 1 || r.Tried != 0 {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
 // A newer one gives a canary up, and one that waits does not.
 func TestReloadDuringACanary(t *testing.T) {
 	t.Parallel()

@@ -33,7 +33,7 @@ func (s *Service) holdOn() {
 // not loose. So a generation that is starting is given its chance, and one that is
 // settling its time; then this is looked at again.
 func (s *Service) refuseAll() {
-	if s.current != nil || s.settling() || s.paused() {
+	if s.current != nil || s.settling() {
 		return
 	}
 	for _, e := range s.eps {

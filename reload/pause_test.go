@@ -152,6 +152,20 @@ func TestResumeWhileStopped(t *testing.T) {
 	}
 }
 
+// The hold timeout counts from the end of the pause.
+func TestHoldTimeoutAfterAPause(t *testing.T) {
+	t.Parallel()
+	cfg := config(t)
+	cfg.HoldTimeout = time.Millisecond
+	f, _ := pausable(t, cfg)
+	f.mustPause()
+	if err := f.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f.Resume(t.Context())
+	f.until("refusal", func(s Status) bool { return s.Refusing })
+}
+
 // Whoever was refused may wait again.
 func TestPauseEndsRefusal(t *testing.T) {
 	t.Parallel()
