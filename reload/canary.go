@@ -170,6 +170,8 @@ func (s *Service) setShare(share float64, reply chan<- answer) {
 		reply <- answer{failure: s.refusal(CodeFailed, "has no candidate to give a share to; start one with reload --canary 10% --canary-for 0s")}
 	case s.canary == nil && (s.st.Live() == nil || s.cfg.Strategy == StrategyReplace):
 		reply <- answer{failure: s.refusal(CodeFailed, "has no live generation beside the candidate")}
+	case s.canary == nil && s.current.back != nil:
+		reply <- answer{failure: s.refusal(CodeFailed, "goes back to what was live before, which needs no trial")}
 	case s.canary == nil:
 		s.current.waiters = append(s.current.waiters, waiter{reply: make(chan answer, 1), canary: &o})
 		reply <- answer{result: Result{Service: s.cfg.Name, Generation: g.number, Share: &share, Connections: -1}}
