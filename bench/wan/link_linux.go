@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gapless-dev/gapless/bench/netns"
 )
 
 // Link is the wire with its two sides. All methods may be called from any goroutine.
@@ -88,14 +90,14 @@ func (l *Link) Stats() (Stats, error) {
 
 // newEnd makes one side; the caller closes it.
 func newEnd(prefix4, prefix6 string) (*end, error) {
-	ns, err := newNetns()
+	ns, err := netns.New()
 	if err != nil {
 		return nil, err
 	}
 	e := &end{ns: ns}
 	prefixes := []netip.Prefix{netip.MustParsePrefix(prefix4), netip.MustParsePrefix(prefix6)}
 	e.addr4, e.addr6 = prefixes[0].Addr(), prefixes[1].Addr()
-	if err := ns.do(func() error { return e.furnish(prefixes) }); err != nil {
+	if err := ns.Do(func() error { return e.furnish(prefixes) }); err != nil {
 		return nil, errors.Join(err, e.close())
 	}
 	return e, nil
@@ -166,12 +168,12 @@ func (e *end) close() error {
 	if e.tun != nil {
 		err = e.tun.Close()
 	}
-	return errors.Join(err, e.ns.close())
+	return errors.Join(err, e.ns.Close())
 }
 
 // overrun asks the kernel how many packets the device has dropped because the relay did not read fast enough.
 func (e *end) overrun() (dropped uint64, err error) {
-	err = e.ns.do(func() error {
+	err = e.ns.Do(func() error {
 		table, err := os.ReadFile("/proc/thread-self/net/dev")
 		if err != nil {
 			return fmt.Errorf("can't count dropped packets: %w", err)

@@ -2,15 +2,12 @@ package wan
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
-	"syscall"
 
-	"golang.org/x/sys/unix"
+	"github.com/gapless-dev/gapless/bench/netns"
 )
 
 // Side is one end of a [Link]: a network namespace with a loopback device and the wire, nothing else. Its methods may be
@@ -21,7 +18,7 @@ type Side struct {
 
 // end is what a Side stands for; the Link owns it.
 type end struct {
-	ns           *netns
+	ns           *netns.Namespace
 	tun          *os.File
 	addr4, addr6 netip.Addr
 }
@@ -40,17 +37,13 @@ func (s Side) Addr6() netip.Addr { return s.end.addr6 }
 // In the rare case that the thread can't return to its namespace, the error says so and the goroutine stays locked to it:
 // it should then end.
 func (s Side) Do(f func() error) error {
-	return s.end.ns.do(f)
+	return s.end.ns.Do(f)
 }
 
 // DialContext connects from this side, like [net.Dialer.DialContext]: the address must be a literal IP address and port
 // ("10.77.0.2:80"), since names would be looked up outside the namespace. The caller closes the connection.
 func (s Side) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
-	if _, err := netip.ParseAddrPort(address); err != nil {
-		return nil, fmt.Errorf("can't dial %s through the link: not a literal IP address and port: %w", address, err)
-	}
-	d := net.Dialer{Control: s.control}
-	return d.DialContext(ctx, network, address)
+	return s.end.ns.DialContext(ctx, network, address)
 }
 
 // Listen listens on this side with plain TCP, never MPTCP. The caller closes the listener.
@@ -69,41 +62,4 @@ func (s Side) Listen(ctx context.Context, network, address string) (ln net.Liste
 // process: threads of the Go runtime rarely do, but a goroutine that ends while locked takes its thread along.
 func (s Side) Start(cmd *exec.Cmd) error {
 	return s.Do(cmd.Start)
-}
-
-// control runs between socket(2) and connect(2). Only socket(2) decides the namespace, so the thread is borrowed for
-// that call alone and not for the round trips of the handshake: thousands can be under way at once.
-func (s Side) control(_, _ string, c syscall.RawConn) error {
-	var replaced error
-	err := c.Control(func(fd uintptr) { replaced = s.replace(int(fd)) })
-	return errors.Join(err, replaced)
-}
-
-// replace puts a socket of the same kind, made inside the namespace, in the place of a fresh one made outside. The runtime's
-// poller does not know the number yet: it learns it when connect is under way.
-func (s Side) replace(fd int) error {
-	inside, err := s.socketLike(fd)
-	if err != nil {
-		return fmt.Errorf("can't make a socket on this side of the link: %w", err)
-	}
-	defer unix.Close(inside)
-	if err := unix.Dup3(inside, fd, unix.O_CLOEXEC); err != nil {
-		return fmt.Errorf("can't use the socket on this side of the link: %w", err)
-	}
-	return nil
-}
-
-// socketLike makes a non-blocking socket inside with the family, type and protocol of fd. The caller closes it.
-func (s Side) socketLike(fd int) (inside int, err error) {
-	var kind [3]int
-	for i, option := range []int{unix.SO_DOMAIN, unix.SO_TYPE, unix.SO_PROTOCOL} {
-		if kind[i], err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, option); err != nil {
-			return -1, err
-		}
-	}
-	err = s.Do(func() error {
-		inside, err = unix.Socket(kind[0], kind[1]|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, kind[2])
-		return err
-	})
-	return inside, err
 }

@@ -1,4 +1,4 @@
-package wan
+package netns
 
 import (
 	"errors"
@@ -9,13 +9,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// netns keeps one network namespace alive by an open file; the namespace has no name anywhere.
-type netns struct {
+// Namespace keeps a network namespace alive by an open file; it needs no name anywhere. Its methods may be called from
+// any goroutine; after Close they fail with os.ErrClosed.
+type Namespace struct {
 	file *os.File
 }
 
-// newNetns makes an empty network namespace and leaves the caller in its own.
-func newNetns() (*netns, error) {
+// New makes an empty network namespace and leaves the caller in its own. It needs CAP_SYS_ADMIN. The caller closes it.
+func New() (*Namespace, error) {
 	var fd int
 	unshare := func() error {
 		err := unix.Unshare(unix.CLONE_NEWNET)
@@ -34,20 +35,36 @@ func newNetns() (*netns, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &netns{file: os.NewFile(uintptr(fd), "network namespace")}, nil
+	return &Namespace{file: os.NewFile(uintptr(fd), "network namespace")}, nil
 }
 
-// do runs f on a thread inside the namespace. After close it fails with os.ErrClosed.
-func (n *netns) do(f func() error) error {
+// Of is the network namespace that a process lives in. The caller closes it; the process may end before.
+func Of(pid int) (*Namespace, error) {
+	f, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", pid))
+	if err != nil {
+		return nil, fmt.Errorf("can't open a network namespace: %w", err)
+	}
+	return &Namespace{file: f}, nil
+}
+
+// Do runs f in the calling goroutine, on a thread inside the namespace, and returns f's error. Sockets that f itself makes
+// live in that namespace for good and may be used anywhere; goroutines that f starts are outside, and so is what happens
+// in /proc/self/net and /sys (use /proc/thread-self/net; /proc/sys/net is the namespace's). Do holds its thread as long as
+// f runs: for many sockets at once use [Namespace.DialContext].
+//
+// In the rare case that the thread can't return to its namespace, the error says so and the goroutine stays locked to it:
+// it should then end.
+func (n *Namespace) Do(f func() error) error {
 	return visit(n.enter, f)
 }
 
-func (n *netns) close() error {
+// Close lets the namespace go; it lasts as long as somebody lives in it.
+func (n *Namespace) Close() error {
 	return n.file.Close()
 }
 
 // enter moves the calling thread. It borrows the fd, so that a close meanwhile can't make the number mean another file.
-func (n *netns) enter() error {
+func (n *Namespace) enter() error {
 	raw, err := n.file.SyscallConn()
 	if err != nil {
 		return fmt.Errorf("can't enter the network namespace: %w", err)
