@@ -209,7 +209,7 @@ func (s *Service) answerRollouts(err error) {
 // returns when Run is about to.
 func (s *Service) Shutdown(ctx context.Context) error {
 	err := s.ask(ctx, func() {
-		s.st.Goal = state.End
+		s.toEnd("told to, drains first", true)
 		s.outcome.requested = true
 		s.windDown()
 	})
@@ -227,6 +227,16 @@ func (s *Service) Shutdown(ctx context.Context) error {
 	}
 }
 
+// toEnd: there will be no other generation. drains says that those there are have all
+// their time.
+func (s *Service) toEnd(why string, drains bool) {
+	if s.st.Goal == state.End {
+		return
+	}
+	s.st.Goal = state.End
+	s.emit(event{kind: "service.ending", fields: map[string]any{"drains": drains}, text: fmt.Sprintf("%s: ends (%s)", s.cfg.Name, why)})
+}
+
 // Interrupt ends the service soon: the stop signal at once, SIGKILL after the stop
 // timeout. A second one kills at once. It does not wait.
 func (s *Service) Interrupt() { s.post(s.interrupt) }
@@ -234,7 +244,7 @@ func (s *Service) Interrupt() { s.post(s.interrupt) }
 func (s *Service) interrupt() {
 	again := s.hurried
 	s.hurried, s.outcome.requested = true, true
-	s.st.Goal = state.End
+	s.toEnd("told to, at once", false)
 	s.stopTimer(&s.restart)
 	s.giveUpCandidate("the service was told to end")
 	s.closeTrial()
@@ -265,7 +275,7 @@ func (s *Service) stopNow(g *generation) {
 
 // endWith ends the service because its daemon has ended for good.
 func (s *Service) endWith(code int, err error) {
-	s.st.Goal = state.End
+	s.toEnd("its daemon has ended", false)
 	s.outcome.code, s.outcome.err = code, err
 	s.closeTrial()
 	for _, g := range s.runs {

@@ -45,6 +45,10 @@ func (h *holder) run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	signals := newSignals(h.terminal, svc, log)
 	wg.Go(func() { signals.run(ctx) })
+	if m := newManager(svc, log); m != nil {
+		m.startLimit, m.stopLimit = h.startLimit(), h.stopLimit()
+		wg.Go(func() { m.run(ctx) })
+	}
 
 	// Its error has been logged, as every other event.
 	code, _ := svc.Run(context.WithoutCancel(ctx))

@@ -19,6 +19,7 @@ import (
 
 	"github.com/gapless-dev/gapless/reload"
 	"github.com/gapless-dev/gapless/reload/control"
+	"github.com/gapless-dev/gapless/reload/notify"
 	"github.com/gapless-dev/gapless/reload/spawn"
 )
 
@@ -41,7 +42,7 @@ func TestScripts(t *testing.T) {
 		Setup:               setup,
 		Condition:           condition,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"code": code, "live": live, "get": get, "until": until, "signal": sendSignal, "happened": happened, "occupy": occupy, "stuffed": stuffed, "gone": gone, "chown": chown, "waiting": waiting,
+			"code": code, "live": live, "get": get, "until": until, "signal": sendSignal, "happened": happened, "occupy": occupy, "stuffed": stuffed, "gone": gone, "chown": chown, "waiting": waiting, "hears": hears,
 		},
 	})
 }
@@ -200,6 +201,22 @@ func stuffed(ts *testscript.TestScript, _ bool, args []string) {
 	if err != syscall.EAGAIN {
 		ts.Fatalf("can't fill %s: %v", path, err)
 	}
+}
+
+// hears FILE: somebody who wants to know how it is, at $NOTIFY_SOCKET, writes down
+// each message as a line.
+func hears(ts *testscript.TestScript, _ bool, args []string) {
+	socket, err := notify.Listen()
+	ts.Check(err)
+	f, err := os.Create(ts.MkAbs(args[0]))
+	ts.Check(err)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		socket.Run(func(m notify.Message) { fmt.Fprintln(f, m.Fields) })
+	}()
+	ts.Defer(func() { socket.Close(); <-done; f.Close() })
+	ts.Setenv("NOTIFY_SOCKET", socket.Address())
 }
 
 // signal PID NAME [TIMES].
