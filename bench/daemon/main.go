@@ -6,7 +6,8 @@
 //	                 on listeners taken by go-systemd's activation package
 //	-style careless  has no graceful stop at all: SIGTERM kills it
 //
-// With -listen it binds the address itself, as for a plain restart.
+// With -listen it binds the address itself, as for a plain restart. With -fault it is
+// a version that should not have been deployed.
 package main
 
 import (
@@ -32,6 +33,8 @@ import (
 type options struct {
 	style, listen, lock string
 	start, slow         time.Duration
+	notify              bool
+	fault               string
 }
 
 func main() {
@@ -41,7 +44,10 @@ func main() {
 	flag.StringVar(&o.lock, "lock", "", "only one may have this file, as a database its data")
 	flag.DurationVar(&o.start, "start", 0, "how long the start takes")
 	flag.DurationVar(&o.slow, "slow", 300*time.Millisecond, "how long an answer to /slow takes")
+	flag.BoolVar(&o.notify, "notify", false, "say READY=1, as -style library always does")
+	flag.StringVar(&o.fault, "fault", "", "exit, hang, sick or die:DURATION")
 	flag.Parse()
+	fault(o.fault).beforeServing()
 	time.Sleep(o.start) // stands for loading whatever servers load
 	if err := o.run(); err != nil {
 		fmt.Fprintln(os.Stderr, "daemon:", err)
@@ -56,6 +62,9 @@ func (o options) run() error {
 	}
 	defer data.Close() // with it goes the lock
 	srv := &http.Server{Handler: o.handler()}
+	if err := fault(o.fault).spoil(srv); err != nil {
+		return err
+	}
 	if o.style == "library" && o.listen == "" {
 		return o.library(srv)
 	}
@@ -73,6 +82,11 @@ func (o options) run() error {
 	if echo != nil {
 		go serveEcho(echo, &open)
 		defer open.Wait()
+	}
+	if o.notify {
+		if err := activation.Ready(); err != nil {
+			return err
+		}
 	}
 	return o.serve(ctx, srv, ln)
 }

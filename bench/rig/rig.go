@@ -173,10 +173,11 @@ type Status struct {
 
 // Generation is a row of it.
 type Generation struct {
-	Number int    `json:"generation"`
-	State  string `json:"state"`
-	PID    int    `json:"pid"`
-	Exit   string `json:"exit"`
+	Number int       `json:"generation"`
+	State  string    `json:"state"`
+	PID    int       `json:"pid"`
+	Exit   string    `json:"exit"`
+	Ended  time.Time `json:"ended"`
 }
 
 // Live is the generation that new connections go to.
