@@ -1,7 +1,9 @@
 // Package lab boots a real systemd as pid 1 of namespaces of its own, for tests that
 // run gapless under it or beside it. It needs root, Debian's systemd and util-linux,
 // and downloads nothing: what runs is this machine's own systemd on a view of this
-// machine's own files. How it is made stands in systemd.sh.
+// machine's own files. How it is made stands in systemd.sh. With GAPLESS_LAB_ROOT in
+// the environment it is the systemd and the files of that directory, which may be
+// another release, as debootstrap unpacks it.
 //
 // # Ownership
 //

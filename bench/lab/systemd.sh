@@ -5,6 +5,8 @@
 #	                       it and removes DIR. Whoever holds the other end of that pipe may be killed.
 #	systemd.sh first DIR   is what guard starts inside; it becomes pid 1
 #
+# GAPLESS_LAB_ROOT is another root directory than this machine's, with another version of systemd in it.
+#
 # DIR is a new directory, and its last part the machine's name. DIR/share is /srv/share inside. Everything else is a
 # view of this machine's files that can be written to (overlayfs over a tmpfs, gone with the mount namespace), its own
 # network with a loopback device, and a cgroup below the caller's. Nothing else of this machine can be changed from
@@ -20,7 +22,7 @@ view() {
 	mkdir "$dir/layers"
 	mount -t tmpfs -o mode=755 layers "$dir/layers"
 	mkdir "$dir/layers/changed" "$dir/layers/work"
-	mount -t overlay -o "lowerdir=/,upperdir=$dir/layers/changed,workdir=$dir/layers/work" root "$1"
+	mount -t overlay -o "lowerdir=${GAPLESS_LAB_ROOT:-/},upperdir=$dir/layers/changed,workdir=$dir/layers/work" root "$1"
 }
 
 # strip takes away what would start by itself: the machine's own services, and of systemd's all but the journal. What
