@@ -34,7 +34,7 @@ func (s *Service) failToStart(g *generation, err error) {
 	case errors.As(err, new(*goneError)):
 		s.fail(g, CodeRefused, fmt.Sprintf("can't be what generation %d was: %s; reload to run what is there now", s.record(g).Program.Origin, err))
 	default:
-		s.fail(g, CodeFailed, "could not be started: "+err.Error())
+		s.fail(g, CodeFailed, "could not be started: "+because(err))
 	}
 }
 
@@ -54,7 +54,7 @@ func (s *Service) unwanted(g *generation, proc process) {
 // observe waits for the candidate to be ready.
 func (s *Service) observe(g *generation) {
 	if err := s.direct(nil); err != nil { // from here on probes reach it
-		s.fail(g, CodeFailed, "could not be probed: "+err.Error())
+		s.fail(g, CodeFailed, "could not be probed: "+because(err))
 		return
 	}
 	w := s.watcher(g)
@@ -83,7 +83,7 @@ func (s *Service) observed(g *generation, err error) {
 	case errors.Is(err, errTooLate):
 		s.fail(g, CodeNotReady, fmt.Sprintf("was not ready within %s: %s", s.cfg.ReadyTimeout, tooLate(err)))
 	default:
-		s.fail(g, CodeNotReady, "is not ready: "+err.Error())
+		s.fail(g, CodeNotReady, "is not ready: "+because(err))
 	}
 }
 

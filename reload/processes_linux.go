@@ -6,6 +6,8 @@ import (
 	"os"
 	"strconv"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/gapless-dev/gapless/handoff/conns"
 )
 
@@ -27,7 +29,7 @@ func missingIn(members []int, inodes []uint64) ([]int, error) {
 	open := map[uint64]bool{}
 	for _, pid := range members {
 		sockets, err := conns.Sockets(pid)
-		if errors.Is(err, os.ErrPermission) {
+		if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ESRCH) {
 			return nil, err
 		}
 		for inode := range sockets {
@@ -66,15 +68,12 @@ func statFields(pid int) [][]byte {
 // descends tells whether pid is ancestor or one of its descendants.
 func descends(pid, ancestor int) bool {
 	for range 64 {
-		if pid == ancestor {
+		if group, err := unix.Getpgid(pid); pid == ancestor || err == nil && group == ancestor {
 			return true
 		}
 		fields := statFields(pid)
-		if pid <= 1 || len(fields) < 3 {
+		if pid <= 1 || len(fields) < 2 {
 			return false
-		}
-		if group, err := strconv.Atoi(string(fields[2])); err == nil && group == ancestor {
-			return true
 		}
 		parent, err := strconv.Atoi(string(fields[1]))
 		if err != nil {

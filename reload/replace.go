@@ -25,7 +25,7 @@ func (s *Service) makeWay(g *generation) {
 	}
 	o, err := s.options(g)
 	if err != nil {
-		s.fail(g, CodeFailed, "could not be started: "+err.Error())
+		s.fail(g, CodeFailed, "could not be started: "+because(err))
 		return
 	}
 	pinned := s.pinnedProgram(g)

@@ -183,7 +183,7 @@ func (s *Service) begin(r *rollout) {
 	s.emit(event{kind: "generation.starting", generation: g.number, fields: map[string]any{"reason": r.reason, "command": s.record(g).Command},
 		text: fmt.Sprintf("%s: generation %d starts (%s)", s.cfg.Name, g.number, r.reason)})
 	if err != nil {
-		s.failed(g, &Failure{Code: CodeFailed, Service: s.cfg.Name, Generation: g.number, Reason: "could not be prepared: " + err.Error(), ExitCode: -1})
+		s.failed(g, &Failure{Code: CodeFailed, Service: s.cfg.Name, Generation: g.number, Reason: "could not be prepared: " + because(err), ExitCode: -1})
 		return
 	}
 	superseded := r.superseded // a trial gives it another

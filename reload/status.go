@@ -22,9 +22,11 @@ func (s *Service) Status(ctx context.Context) (Status, error) {
 			if g.proc == nil {
 				continue
 			}
-			if members, err := g.proc.Members(); err == nil {
-				pids[number] = members
+			members, err := g.proc.Members()
+			if err == nil && members == nil {
+				members = []int{}
 			}
+			pids[number] = members
 		}
 	})
 	if err != nil {
@@ -32,7 +34,12 @@ func (s *Service) Status(ctx context.Context) (Status, error) {
 	}
 	for i := range status.Measured {
 		m := &status.Measured[i]
-		if members := pids[m.Generation]; len(members) > 0 {
+		members, known := pids[m.Generation]
+		switch {
+		case !known:
+		case members == nil:
+			m.Connections = -1
+		default:
 			m.Connections = s.sys.count(ctx, s.ports(), members)
 		}
 	}

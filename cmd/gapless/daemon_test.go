@@ -31,6 +31,7 @@ import (
 //	daemon env              says what it was given
 //	daemon doomed           serves for half a second, and ends with 3
 //	daemon usr1 FILE        writes to FILE at SIGUSR1
+//	daemon until FILE       serves once FILE is there
 func daemon(args []string) int {
 	mode := strings.Join(args[:min(1, len(args))], "")
 	switch mode {
@@ -52,6 +53,10 @@ func daemon(args []string) int {
 		say("READY=1")
 		untilSignal(syscall.SIGTERM)
 		return 0
+	case "until":
+		for _, err := os.Stat(args[1]); err != nil; _, err = os.Stat(args[1]) {
+			time.Sleep(5 * time.Millisecond)
+		}
 	case "env":
 		sayEnv()
 	case "grandchild":

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -79,6 +80,10 @@ func processes() ([]int, error) {
 		return nil, err
 	}
 	defer dir.Close()
+	return processesIn(dir)
+}
+
+func processesIn(dir *os.File) ([]int, error) {
 	names, err := dir.Readdirnames(-1)
 	if err != nil {
 		return nil, err
@@ -96,29 +101,67 @@ func processes() ([]int, error) {
 // Group returns the processes of process group pgid, ascending, without those that have ended and are not reaped. Its cost
 // grows with the number of processes on the machine. A group without processes is no error.
 func Group(pgid int) ([]int, error) {
-	pids, err := processes()
+	l, err := OpenLister()
+	if err != nil {
+		return nil, fmt.Errorf("can't list process group %d: %w", pgid, err)
+	}
+	defer l.Close()
+	return l.Group(pgid)
+}
+
+// Lister lists processes also while this process can't open another file. It owns one descriptor, and is not for concurrent
+// use.
+type Lister struct{ dir *os.File }
+
+// OpenLister makes a Lister; Close ends it.
+func OpenLister() (*Lister, error) {
+	dir, err := os.Open(procDir)
+	if err != nil {
+		return nil, fmt.Errorf("can't list processes: %w", err)
+	}
+	return &Lister{dir}, nil
+}
+
+// Close gives the descriptor back.
+func (l *Lister) Close() error { return l.dir.Close() }
+
+// Group is [Group].
+func (l *Lister) Group(pgid int) ([]int, error) {
+	if _, err := l.dir.Seek(0, io.SeekStart); err != nil {
+		return nil, fmt.Errorf("can't list process group %d: %w", pgid, err)
+	}
+	pids, err := processesIn(l.dir)
 	if err != nil {
 		return nil, fmt.Errorf("can't list process group %d: %w", pgid, err)
 	}
 	var members []int
 	for _, pid := range pids {
 		// Nearly all are of another group: one system call each, not three.
-		if group, err := unix.Getpgid(pid); err != nil || group != pgid {
-			continue
-		}
-		// A process that ended since the listing can't be read; it is no member any more.
-		stat, err := os.ReadFile(filepath.Join(procDir, strconv.Itoa(pid), "stat"))
-		if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) {
-			return nil, fmt.Errorf("can't list process group %d: %w", pgid, err)
-		}
-		if err != nil {
-			continue
-		}
-		if state, group, ok := parseStat(stat); ok && group == pgid && state != 'Z' && state != 'X' {
+		if group, err := unix.Getpgid(pid); err == nil && group == pgid && runs(pid, pgid) {
 			members = append(members, pid)
 		}
 	}
 	return members, nil
+}
+
+// runs tells whether pid, of group pgid, is there and has not ended.
+func runs(pid, pgid int) bool {
+	stat, err := os.ReadFile(filepath.Join(procDir, strconv.Itoa(pid), "stat"))
+	if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) {
+		return hasProgram(pid)
+	}
+	if err != nil {
+		return false // it ended since the listing
+	}
+	state, group, ok := parseStat(stat)
+	return ok && group == pgid && state != 'Z' && state != 'X'
+}
+
+// hasProgram needs no descriptor. A process that has ended has no program any more (proc_exe_link in fs/proc/base.c); of one
+// whose link may not be read it can't be told.
+func hasProgram(pid int) bool {
+	_, err := os.Readlink(filepath.Join(procDir, strconv.Itoa(pid), "exe"))
+	return err == nil || errors.Is(err, os.ErrPermission)
 }
 
 // parseStat reads state and process group from /proc/PID/stat: "pid (name) state ppid pgrp …". The name may hold anything,

@@ -14,7 +14,15 @@ const writeTime = 10 * time.Second
 // events writes the last ones and, where it is asked to follow, those to come. The
 // stream ends with the service, or with the reader.
 func (s *Server) events(w http.ResponseWriter, r *http.Request) {
-	last, more, err := s.svc.Events(r.Context(), r.URL.Query().Get("follow") != "")
+	follow := r.URL.Query().Get("follow") != ""
+	if follow {
+		done, ok := s.wait(w)
+		if !ok {
+			return
+		}
+		defer done()
+	}
+	last, more, err := s.svc.Events(r.Context(), follow)
 	if err != nil {
 		answer(w, http.StatusConflict, refused{s.explain(err, quick)})
 		return

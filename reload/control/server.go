@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -31,13 +32,16 @@ type Options struct {
 	Canary time.Duration
 	// UIDs may ask besides root. The holder's own.
 	UIDs []uint32
-	Log  zerolog.Logger
+	// Clients may be connected at once. 128, or an eighth of RLIMIT_NOFILE if that is less.
+	Clients int
+	Log     zerolog.Logger
 }
 
 const (
 	quick      = 10 * time.Second // what needs no waiting for the daemon
 	headerTime = 5 * time.Second
 	bodyMost   = 1 << 20 // a command with its arguments
+	bodyTime   = 5 * time.Second
 	closeTime  = 2 * time.Second
 )
 
@@ -47,6 +51,8 @@ type Server struct {
 	svc     Service
 	options Options
 	http    *http.Server
+	gate    *gate
+	waiting chan struct{} // has a place for each that may wait for the daemon at once
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup
 }
@@ -62,17 +68,23 @@ func Serve(socket *Socket, svc Service, o Options) *Server {
 	if o.UIDs == nil {
 		o.UIDs = []uint32{uint32(os.Geteuid())}
 	}
+	if o.Clients == 0 {
+		o.Clients = clientsFor(openFilesLimit())
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Server{socket: socket, svc: svc, options: o, cancel: cancel}
+	s.gate, s.waiting = newGate(socket.listener, o.Clients), make(chan struct{}, o.Clients*3/4)
 	s.http = &http.Server{
 		Handler:           s.guard(s.routes()),
 		ReadHeaderTimeout: headerTime,
+		IdleTimeout:       headerTime,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 		ConnContext:       withPeer,
+		ConnState:         s.gate.follow,
 		ErrorLog:          log.New(io.Discard, "", 0), // a client that breaks off is nobody's error
 	}
 	s.wg.Go(func() {
-		if err := s.http.Serve(socket.listener); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+		if err := s.http.Serve(s.gate); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 			o.Log.Error().Err(err).Str("event", "control.failed").Msg("the control socket does not answer any more")
 		}
 	})
@@ -86,6 +98,7 @@ func (s *Server) Close() error {
 	remove := s.socket.Remove()
 	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
 	defer cancel()
+	s.gate.Close()
 	if s.http.Shutdown(ctx) != nil {
 		s.http.Close()
 	}
@@ -94,10 +107,14 @@ func (s *Server) Close() error {
 	return remove
 }
 
-type peerKey struct{}
+type (
+	peerKey struct{}
+	connKey struct{}
+)
 
 // withPeer asks the kernel, once per connection, who it is.
 func withPeer(ctx context.Context, c net.Conn) context.Context {
+	ctx = context.WithValue(ctx, connKey{}, c)
 	conn, ok := c.(*net.UnixConn)
 	if !ok {
 		return ctx
@@ -109,28 +126,68 @@ func withPeer(ctx context.Context, c net.Conn) context.Context {
 	return context.WithValue(ctx, peerKey{}, peer)
 }
 
-// guard refuses everybody who may not ask, and keeps count of what runs.
+// guard refuses everybody who may not ask, and keeps count of what runs. What is asked
+// is read whole, in its time, before it is done.
 func (s *Server) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.wg.Add(1)
 		defer s.wg.Done()
-		peer, known := r.Context().Value(peerKey{}).(handoff.Credentials)
-		if !known || peer.UID != 0 && !slices.Contains(s.options.UIDs, peer.UID) {
-			reason := "who asks could not be found out"
-			if known {
-				reason = fmt.Sprintf("uid %d may not control it; ask as the user who runs it, or as root", peer.UID)
-			}
+		read := http.NewResponseController(w)
+		read.SetReadDeadline(time.Now().Add(bodyTime)) // else a client that is slow with its body is waited for
+		if reason := s.refuses(r.Context()); reason != "" {
+			w.Header().Set("Connection", "close")
 			answer(w, http.StatusForbidden, refused{failure(CodeNotPermitted, s.svc.Name(), reason)})
 			return
 		}
-		r.Body = http.MaxBytesReader(w, r.Body, bodyMost)
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, bodyMost))
+		if err != nil {
+			w.Header().Set("Connection", "close")
+			answer(w, http.StatusBadRequest, refused{failure(reload.CodeFailed, s.svc.Name(), "can't read the request: "+err.Error())})
+			return
+		}
+		read.SetReadDeadline(time.Time{}) // that the client goes away must be heard while it waits
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		if c, ok := r.Context().Value(connKey{}).(net.Conn); ok {
+			done, ok := s.gate.serve(c)
+			if !ok {
+				return // it was turned out just now
+			}
+			defer done()
+		}
 		next.ServeHTTP(w, r)
 	})
 }
 
-// operation is one that waits for the service, at most for its limit.
+// refuses tells why the client may not ask; "" if it may.
+func (s *Server) refuses(ctx context.Context) string {
+	peer, known := ctx.Value(peerKey{}).(handoff.Credentials)
+	switch {
+	case !known:
+		return "who asks could not be found out"
+	case peer.UID != 0 && !slices.Contains(s.options.UIDs, peer.UID):
+		return fmt.Sprintf("uid %d may not control it; ask as the user who runs it, or as root", peer.UID)
+	}
+	return ""
+}
+
+// wait takes a place among those that wait for the daemon, so that they leave some to
+// others; if there is none, it says so.
+func (s *Server) wait(w http.ResponseWriter) (done func(), ok bool) {
+	select {
+	case s.waiting <- struct{}{}:
+		return func() { <-s.waiting }, true
+	default:
+		reason := fmt.Sprintf("%d clients wait for it already, more than may; end some of them, or try again later", cap(s.waiting))
+		answer(w, http.StatusServiceUnavailable, refused{failure(reload.CodeBusy, s.svc.Name(), reason)})
+		return nil, false
+	}
+}
+
+// operation is one that waits for the service, at most for its limit; those that wait
+// for the daemon are not many at once.
 type operation struct {
 	limit time.Duration
+	waits bool
 	do    func(ctx context.Context, q request) (any, error)
 }
 
@@ -138,17 +195,17 @@ func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/service", s.info)
 	mux.HandleFunc("GET /v1/events", s.events)
-	mux.Handle("GET /v1/status", s.handle(operation{quick, s.status}))
-	mux.Handle("POST /v1/reload", s.handle(operation{s.options.Start, s.reload}, s.canaryTime))
-	mux.Handle("POST /v1/canary", s.handle(operation{quick, s.canary}))
-	mux.Handle("POST /v1/promote", s.handle(operation{s.options.Start, s.promote}))
-	mux.Handle("POST /v1/pause", s.handle(operation{quick, s.pause}))
-	mux.Handle("POST /v1/resume", s.handle(operation{quick, s.resume}))
-	mux.Handle("POST /v1/rollback", s.handle(operation{s.options.Start, s.rollback}))
-	mux.Handle("POST /v1/start", s.handle(operation{s.options.Start, s.start}))
-	mux.Handle("POST /v1/stop", s.handle(operation{s.options.Stop, s.stop}))
-	mux.Handle("POST /v1/shutdown", s.handle(operation{s.options.Stop, s.shutdown}))
-	mux.Handle("POST /v1/kill", s.handle(operation{quick, s.kill}))
+	mux.Handle("GET /v1/status", s.handle(operation{quick, false, s.status}))
+	mux.Handle("POST /v1/reload", s.handle(operation{s.options.Start, true, s.reload}, s.canaryTime))
+	mux.Handle("POST /v1/canary", s.handle(operation{quick, false, s.canary}))
+	mux.Handle("POST /v1/promote", s.handle(operation{s.options.Start, true, s.promote}))
+	mux.Handle("POST /v1/pause", s.handle(operation{quick, false, s.pause}))
+	mux.Handle("POST /v1/resume", s.handle(operation{quick, false, s.resume}))
+	mux.Handle("POST /v1/rollback", s.handle(operation{s.options.Start, true, s.rollback}))
+	mux.Handle("POST /v1/start", s.handle(operation{s.options.Start, true, s.start}))
+	mux.Handle("POST /v1/stop", s.handle(operation{s.options.Stop, true, s.stop}))
+	mux.Handle("POST /v1/shutdown", s.handle(operation{s.options.Stop, true, s.shutdown}))
+	mux.Handle("POST /v1/kill", s.handle(operation{quick, false, s.kill}))
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		reason := fmt.Sprintf("knows no %s %s; this version of gapless speaks /v1", r.Method, r.URL.Path)
 		answer(w, http.StatusNotFound, refused{failure(reload.CodeFailed, s.svc.Name(), reason)})
@@ -163,6 +220,13 @@ func (s *Server) handle(op operation, longer ...func(request) time.Duration) htt
 		if err := json.NewDecoder(r.Body).Decode(&q); err != nil && !errors.Is(err, io.EOF) {
 			answer(w, http.StatusBadRequest, refused{failure(reload.CodeFailed, s.svc.Name(), "can't read the request: "+err.Error())})
 			return
+		}
+		if op.waits {
+			done, ok := s.wait(w)
+			if !ok {
+				return
+			}
+			defer done()
 		}
 		limit := op.limit
 		for _, more := range longer {
@@ -198,6 +262,8 @@ func (s *Server) explain(err error, limit time.Duration) *reload.Failure {
 
 func answer(w http.ResponseWriter, status int, body any) {
 	w.Header().Set("Content-Type", "application/json")
+	// One that does not read its answer is not waited for.
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTime))
 	w.WriteHeader(status)
 	// Nobody can be told if this fails: the one who asked has gone.
 	_ = json.NewEncoder(w).Encode(body)

@@ -20,6 +20,7 @@ type Process struct {
 	program *Program
 	pid     int
 	pidfd   *os.File
+	lister  *conns.Lister // the watcher's, so that it can look whatever else is open
 
 	mu     sync.Mutex // guards reaped: no signal may follow the reaping
 	reaped bool
@@ -31,12 +32,18 @@ type Process struct {
 
 // follow takes ownership of pidfd.
 func follow(pid, pidfd int) (*Process, error) {
-	// Non-blocking, the runtime's poller waits for it and no thread does.
-	if err := unix.SetNonblock(pidfd, true); err != nil {
+	lister, err := conns.OpenLister()
+	if err != nil {
 		unix.Close(pidfd)
 		return nil, fmt.Errorf("can't watch process %d: %w", pid, err)
 	}
-	p := &Process{pid: pid, pidfd: os.NewFile(uintptr(pidfd), "pidfd"), exited: make(chan struct{}), gone: make(chan struct{})}
+	// Non-blocking, the runtime's poller waits for it and no thread does.
+	if err := unix.SetNonblock(pidfd, true); err != nil {
+		unix.Close(pidfd)
+		lister.Close()
+		return nil, fmt.Errorf("can't watch process %d: %w", pid, err)
+	}
+	p := &Process{pid: pid, pidfd: os.NewFile(uintptr(pidfd), "pidfd"), lister: lister, exited: make(chan struct{}), gone: make(chan struct{})}
 	go p.watch()
 	return p, nil
 }
@@ -119,12 +126,11 @@ func exitOf(info *unix.Siginfo) Exit {
 
 // waitGroup returns when no process of the group runs any more. The kernel has no
 // event for that, so it looks, seldom; whoever wants it to end sends signals. That
-// it can't look for want of a descriptor is no sign that they have ended.
+// nobody can look is no reason to wait for ever.
 func (p *Process) waitGroup() {
+	defer p.lister.Close()
 	for every := 2 * time.Millisecond; ; every = min(2*every, 250*time.Millisecond) {
-		members, err := p.Members()
-		busy := errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE)
-		if !busy && len(members) == 0 {
+		if members, err := p.lister.Group(p.pid); err != nil || len(members) == 0 {
 			return
 		}
 		time.Sleep(every)
