@@ -8,19 +8,35 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 )
 
+// pidFileAgain is how soon a file that could not be written is tried again.
+const pidFileAgain = time.Second
+
 // writePIDFile names the live generation's main process, so that whoever follows
-// the file always reads a whole number.
+// the file always reads a whole number. While it can't be written (the disk is full)
+// the old one stays, as long as the process that it names; that is tried again and again,
+// and told once.
 func (s *Service) writePIDFile(pid int) {
 	if s.cfg.PIDFile == "" {
 		return
 	}
-	if err := writeFile(s.cfg.PIDFile, strconv.Itoa(pid)+"\n"); err != nil {
-		s.report("pid-file.failed", 0, err)
+	err := writeFile(s.cfg.PIDFile, strconv.Itoa(pid)+"\n")
+	if err == nil {
+		s.pidWritten, s.pidFailing = pid, false
 		return
 	}
-	s.pidWritten = pid
+	if !s.pidFailing {
+		s.emit(event{kind: "pid-file.failed", level: levelError, text: fmt.Sprintf("%s: %s", s.cfg.Name, because(err))})
+	}
+	s.pidFailing = true
+	s.stopTimer(&s.pidFile)
+	s.pidFile = s.after(pidFileAgain, func() {
+		if live := s.st.Live(); live != nil && live.PID == pid && s.pidWritten != pid {
+			s.writePIDFile(pid)
+		}
+	})
 }
 
 // removePIDFile when the process that it names has ended. It leaves a file alone

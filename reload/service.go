@@ -45,6 +45,8 @@ type Service struct {
 	hurried    bool      // told to end at once
 	everLive   bool
 	pidWritten int
+	pidFailing bool        // it has been told
+	pidFile    *time.Timer // when it is tried again
 	outcome    outcome
 	journal    journal
 }
@@ -200,6 +202,7 @@ func (s *Service) finish() {
 	close(s.ended)
 	s.stopTimer(&s.restart)
 	s.stopTimer(&s.hold)
+	s.stopTimer(&s.pidFile)
 	s.answerStopped()
 	s.answerRollouts(ErrEnded)
 	s.st.Back, s.st.Fallen, s.st.Pinned = nil, nil, 0

@@ -31,6 +31,7 @@ import (
 //	daemon env              says what it was given
 //	daemon doomed           serves for half a second, and ends with 3
 //	daemon usr1 FILE        writes to FILE at SIGUSR1
+//	daemon chatty           says much, and goes on saying it
 //	daemon until FILE       serves once FILE is there
 func daemon(args []string) int {
 	mode := strings.Join(args[:min(1, len(args))], "")
@@ -53,6 +54,8 @@ func daemon(args []string) int {
 		say("READY=1")
 		untilSignal(syscall.SIGTERM)
 		return 0
+	case "chatty":
+		go chat()
 	case "until":
 		for _, err := os.Stat(args[1]); err != nil; _, err = os.Stat(args[1]) {
 			time.Sleep(5 * time.Millisecond)
@@ -118,6 +121,20 @@ func serve(mode string, args []string) int {
 	untilSignal(syscall.SIGTERM)
 	server.Shutdown(context.Background())
 	return 0
+}
+
+// chat ends the daemon if it is blocked or can't be heard.
+func chat() {
+	for {
+		said := time.AfterFunc(10*time.Second, func() { os.Exit(8) })
+		for range 100 {
+			if _, err := fmt.Println(strings.Repeat("chat ", 20)); err != nil {
+				os.Exit(9)
+			}
+		}
+		said.Stop()
+		time.Sleep(10 * time.Millisecond)
+	}
 }
 
 func untilSignal(sig os.Signal) {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
@@ -39,7 +40,6 @@ func hold(t *testing.T, prepare func(*exec.Cmd), args ...string) *held {
 	t.Helper()
 	h := &held{t: t, dir: shortDir(t), ended: make(chan struct{})}
 	socket := filepath.Join(h.dir, "web.sock")
-	h.client = control.NewClient("web", socket)
 	all := append([]string{"run", "-n", "web", "-l", "http=127.0.0.1:0", "--control", socket}, args...)
 	if !strings.Contains(strings.Join(args, " "), "-- ") {
 		all = append(all, "--", "daemon")
@@ -59,6 +59,7 @@ func hold(t *testing.T, prepare func(*exec.Cmd), args ...string) *held {
 		t.Fatal(err)
 	}
 	t.Cleanup(h.end)
+	h.client = control.NewClient("web", h.inside(socket))
 	go func() { defer close(h.ended); h.cmd.Wait() }()
 	h.addr = h.live(1).Endpoints[0].Addr
 	return h
@@ -93,6 +94,9 @@ func (h *held) end() {
 }
 
 func (h *held) pid() int { return h.cmd.Process.Pid }
+
+// inside is a path as the holder sees it, which may have file systems of its own.
+func (h *held) inside(path string) string { return fmt.Sprintf("/proc/%d/root%s", h.pid(), path) }
 
 func (h *held) log() string {
 	b, _ := os.ReadFile(filepath.Join(h.dir, "log"))

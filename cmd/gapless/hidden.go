@@ -23,6 +23,7 @@ func hidden(args []string) {
 	case shimVerb:
 		spawn.Shim(args[2:])
 	case relayVerb:
+		outlivePipes()
 		os.Exit(relayWorker(args[2:]))
 	}
 }

@@ -24,6 +24,7 @@ type holder struct {
 // run reads as the process does: the control socket first, since it tells whether
 // the service runs already; then the addresses; then the daemon.
 func (h *holder) run(ctx context.Context) error {
+	outlivePipes()
 	log, closeLog := openLog(h.terminal.err, h.flags.logFormat.value, h.flags.logLevel.value)
 	defer closeLog()
 	if err := h.wire(log); err != nil {

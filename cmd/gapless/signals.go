@@ -32,11 +32,14 @@ func newSignals(t terminal, svc *reload.Service, log zerolog.Logger) *signals {
 		svc: svc, log: log, caught: make(chan os.Signal, 16),
 		dump: make(chan struct{}, 1), shutdown: make(chan struct{}, 1), terminal: isTerminal(t.in) || isTerminal(t.err),
 	}
-	signal.Notify(s.caught, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2,
-		// Not caught, it would end the holder when whoever reads its log goes away.
-		syscall.SIGPIPE)
+	signal.Notify(s.caught, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2)
 	return s
 }
+
+// outlivePipes comes before the first word is said. A Go program ends by SIGPIPE when
+// whoever reads its standard output or error has gone, unless it catches that (package
+// os/signal); the service is not to end because its log has no reader any more.
+func outlivePipes() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }
 
 // run handles them until ctx ends; later ones are caught and have no effect.
 func (s *signals) run(ctx context.Context) {

@@ -16,7 +16,7 @@ const writeTime = 10 * time.Second
 func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 	follow := r.URL.Query().Get("follow") != ""
 	if follow {
-		done, ok := s.wait(w)
+		done, ok := s.followers.take(w, s.svc.Name())
 		if !ok {
 			return
 		}

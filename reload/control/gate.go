@@ -2,6 +2,7 @@ package control
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -10,11 +11,13 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gapless-dev/gapless/reload"
 )
 
 // clientsMost connect at once by default, or an eighth of RLIMIT_NOFILE if that is
-// less: a reload needs descriptors too. Of them three quarters may wait for the
-// daemon; the rest is for those that are answered at once.
+// less: a reload needs descriptors too. Half of them may follow the events, a quarter
+// wait for the daemon; the rest is for those that are answered at once.
 const clientsMost = 128
 
 func clientsFor(limit uint64) int { return int(min(clientsMost, max(8, limit/8))) }
@@ -213,4 +216,20 @@ func (g *gate) end() {
 	g.over = true
 	g.mu.Unlock()
 	g.lend()
+}
+
+// places for clients that stay; each holds one of them.
+type places chan struct{}
+
+// take tells the client if there is none left.
+func (p places) take(w http.ResponseWriter, service string) (done func(), ok bool) {
+	select {
+	case p <- struct{}{}:
+		return func() { <-p }, true
+	default:
+	}
+	w.Header().Set("Connection", "close") // it need not keep a place here either
+	reason := fmt.Sprintf("%d clients wait for it like this already, more than may; end some of them, or try again later", cap(p))
+	answer(w, http.StatusServiceUnavailable, refused{failure(reload.CodeBusy, service, reason)})
+	return nil, false
 }

@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"flag"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -13,7 +14,11 @@ import (
 )
 
 // TestMain fails the run if a test leaves a goroutine or a descriptor behind.
-func TestMain(m *testing.M) { os.Exit(leaktest.Run(m, 0)) }
+func TestMain(m *testing.M) {
+	flag.Parse()
+	flag.Set("test.parallel", "16") // they wait for deadlines, not for the processor
+	os.Exit(leaktest.Run(m, 0))
+}
 
 // fake is a service whose answers a test chooses.
 type fake struct {
@@ -53,9 +58,14 @@ func (f *fake) Shutdown(ctx context.Context) error { return f.stop(ctx) }
 func (f *fake) Kill(ctx context.Context, s syscall.Signal) (int, error) {
 	return f.kill(ctx, s)
 }
-func (f *fake) Events(_ context.Context, follow bool) ([]reload.Event, <-chan reload.Event, error) {
+func (f *fake) Events(ctx context.Context, follow bool) ([]reload.Event, <-chan reload.Event, error) {
 	if !follow {
 		return f.last, nil, nil
+	}
+	if f.follower == nil { // nothing happens
+		none := make(chan reload.Event)
+		context.AfterFunc(ctx, func() { close(none) })
+		return f.last, none, nil
 	}
 	return f.last, f.follower, nil
 }

@@ -52,9 +52,11 @@ type Server struct {
 	options Options
 	http    *http.Server
 	gate    *gate
-	waiting chan struct{} // has a place for each that may wait for the daemon at once
-	cancel  context.CancelFunc
-	wg      sync.WaitGroup
+	// followers and waiters are places for those that stay: who follows leaves some to
+	// who waits for the daemon, and both to who is answered at once.
+	followers, waiters places
+	cancel             context.CancelFunc
+	wg                 sync.WaitGroup
 }
 
 // Serve answers at socket, which it owns from now on, until [Server.Close].
@@ -73,7 +75,8 @@ func Serve(socket *Socket, svc Service, o Options) *Server {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Server{socket: socket, svc: svc, options: o, cancel: cancel}
-	s.gate, s.waiting = newGate(socket.listener, o.Clients), make(chan struct{}, o.Clients*3/4)
+	s.gate = newGate(socket.listener, o.Clients)
+	s.followers, s.waiters = make(places, o.Clients/2), make(places, o.Clients/4)
 	s.http = &http.Server{
 		Handler:           s.guard(s.routes()),
 		ReadHeaderTimeout: headerTime,
@@ -170,19 +173,6 @@ func (s *Server) refuses(ctx context.Context) string {
 	return ""
 }
 
-// wait takes a place among those that wait for the daemon, so that they leave some to
-// others; if there is none, it says so.
-func (s *Server) wait(w http.ResponseWriter) (done func(), ok bool) {
-	select {
-	case s.waiting <- struct{}{}:
-		return func() { <-s.waiting }, true
-	default:
-		reason := fmt.Sprintf("%d clients wait for it already, more than may; end some of them, or try again later", cap(s.waiting))
-		answer(w, http.StatusServiceUnavailable, refused{failure(reload.CodeBusy, s.svc.Name(), reason)})
-		return nil, false
-	}
-}
-
 // operation is one that waits for the service, at most for its limit; those that wait
 // for the daemon are not many at once.
 type operation struct {
@@ -222,7 +212,7 @@ func (s *Server) handle(op operation, longer ...func(request) time.Duration) htt
 			return
 		}
 		if op.waits {
-			done, ok := s.wait(w)
+			done, ok := s.waiters.take(w, s.svc.Name())
 			if !ok {
 				return
 			}

@@ -115,11 +115,15 @@ func explain(err error) error {
 	switch {
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, unix.EROFS):
 		return fmt.Errorf("the directory can't be written to: %w; choose another place with --control PATH", err)
+	case isFull(err):
+		return fmt.Errorf("%w; make room there, or choose another place with --control PATH", err)
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("there is no such directory: %w", err)
 	}
 	return err
 }
+
+func isFull(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
 
 // checkFree returns nil if path may be taken.
 func checkFree(ctx context.Context, path string) error {
@@ -176,17 +180,23 @@ func (s *Socket) Path() string { return s.path }
 // may be called more than once, by anybody.
 func (s *Socket) Remove() error { return s.remove() }
 
+// unlink closes first, for the lock needs a descriptor too, and there may be no other.
+// On a full disk there can't be a lock, and for that very reason nobody is replacing
+// the file.
 func (s *Socket) unlink() error {
+	s.listener.Close() // the server may have closed it already
 	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
 	defer cancel()
 	unlock, err := lock(ctx, s.path)
 	if err == nil {
 		defer unlock()
+	}
+	if err == nil || isFull(err) {
+		err = nil
 		if now, statErr := os.Lstat(s.path); statErr == nil && os.SameFile(now, s.file) {
 			err = os.Remove(s.path)
 		}
 	}
-	s.listener.Close() // the server may have closed it already
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // the directory is gone, and the file with it
 	}
