@@ -32,6 +32,7 @@ import (
 //	daemon doomed           serves for half a second, and ends with 3
 //	daemon usr1 FILE        writes to FILE at SIGUSR1
 //	daemon chatty           says much, and goes on saying it
+//	daemon threads          has all its threads before it serves
 //	daemon until FILE       serves once FILE is there
 func daemon(args []string) int {
 	mode := strings.Join(args[:min(1, len(args))], "")
@@ -54,6 +55,8 @@ func daemon(args []string) int {
 		say("READY=1")
 		untilSignal(syscall.SIGTERM)
 		return 0
+	case "threads":
+		haveThreads(threadsAhead)
 	case "chatty":
 		go chat()
 	case "until":

@@ -25,6 +25,7 @@ type holder struct {
 // the service runs already; then the addresses; then the daemon.
 func (h *holder) run(ctx context.Context) error {
 	outlivePipes()
+	haveThreads(threadsAhead)
 	log, closeLog := openLog(h.terminal.err, h.flags.logFormat.value, h.flags.logLevel.value)
 	defer closeLog()
 	if err := h.wire(log); err != nil {

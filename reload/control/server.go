@@ -55,6 +55,7 @@ type Server struct {
 	// followers and waiters are places for those that stay: who follows leaves some to
 	// who waits for the daemon, and both to who is answered at once.
 	followers, waiters places
+	looks              chan struct{}
 	cancel             context.CancelFunc
 	wg                 sync.WaitGroup
 }
@@ -75,7 +76,7 @@ func Serve(socket *Socket, svc Service, o Options) *Server {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Server{socket: socket, svc: svc, options: o, cancel: cancel}
-	s.gate = newGate(socket.listener, o.Clients)
+	s.gate, s.looks = newGate(socket.listener, o.Clients), make(chan struct{}, looksAtOnce)
 	s.followers, s.waiters = make(places, o.Clients/2), make(places, o.Clients/4)
 	s.http = &http.Server{
 		Handler:           s.guard(s.routes()),
@@ -263,7 +264,19 @@ func (s *Server) info(w http.ResponseWriter, _ *http.Request) {
 	answer(w, http.StatusOK, Info{Schema: infoSchema, Service: s.svc.Name(), PID: os.Getpid(), Start: s.options.Start, Canary: s.options.Canary, Stop: s.options.Stop})
 }
 
-func (s *Server) status(ctx context.Context, _ request) (any, error) { return s.svc.Status(ctx) }
+// looksAtOnce: each look through the kernel's connections costs some milliseconds in a
+// system call, and so a thread.
+const looksAtOnce = 4
+
+func (s *Server) status(ctx context.Context, _ request) (any, error) {
+	select {
+	case s.looks <- struct{}{}:
+		defer func() { <-s.looks }()
+		return s.svc.Status(ctx)
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
 
 func (s *Server) reload(ctx context.Context, q request) (any, error) {
 	reason := q.Reason
