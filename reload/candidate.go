@@ -59,7 +59,7 @@ func (s *Service) observe(g *generation) {
 	}
 	w := s.watcher(g)
 	s.wg.Go(func() {
-		ctx, cancel := context.WithTimeoutCause(g.starting, s.cfg.ReadyTimeout, errTooLate)
+		ctx, cancel := spawn.WithPatience(g.starting, s.cfg.ReadyTimeout, errTooLate)
 		defer cancel()
 		err := w.wait(ctx)
 		s.post(func() { s.observed(g, err) })

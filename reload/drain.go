@@ -2,16 +2,20 @@ package reload
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/gapless-dev/gapless/handoff"
+	"github.com/gapless-dev/gapless/reload/spawn"
 	"github.com/gapless-dev/gapless/reload/state"
 )
 
 // settleTimeout is more than settling can take: a handshake's limit and an
 // answer's, one after the other.
 const settleTimeout = 15 * time.Second
+
+var errUnsettled = errors.New("it takes too long")
 
 // drain begins the end of a generation that new connections no longer go to.
 func (s *Service) drain(g *generation) {
@@ -31,7 +35,7 @@ func (s *Service) drain(g *generation) {
 func (s *Service) settle(ctx context.Context, number int, listeners []*handoff.Listener, done func(handoff.Settled)) {
 	settler := s.sys.settler(listeners...)
 	s.wg.Go(func() {
-		limited, cancel := context.WithTimeout(ctx, settleTimeout)
+		limited, cancel := spawn.WithPatience(ctx, settleTimeout, errUnsettled)
 		defer cancel()
 		left, err := settler.Wait(limited)
 		s.post(func() {

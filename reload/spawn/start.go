@@ -27,7 +27,7 @@ const startTimeout = 20 * time.Second
 // Start runs the daemon and returns once it has been exec'd. An [*ExecError] says
 // that the command could not be run. It may be called by any goroutine.
 func Start(ctx context.Context, o Options) (*Process, error) {
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	ctx, cancel := WithPatience(ctx, startTimeout, fmt.Errorf("it was given %s", startTimeout))
 	defer cancel()
 	conn, child, err := handoff.Pair()
 	if err != nil {
