@@ -33,6 +33,9 @@ type MeasuredSockets struct {
 	Connections int `json:"connections"`
 	Queue       int `json:"queue"`       // not accepted yet, over all its listeners
 	QueueLimit  int `json:"queue_limit"` // of them together
+	// Age is how long ago it was started, by a clock that nobody sets; what it has
+	// as times of day may be an hour off by now.
+	Age time.Duration `json:"age_ns"`
 }
 
 // MeasuredEndpoint is the queue that waits for the next generation, where nobody is live.

@@ -178,6 +178,16 @@ func phase(number int, p state.Phase) func(Status) bool {
 	return func(s Status) bool { g := s.Generation(number); return g != nil && g.Phase == p }
 }
 
+// alone: no generation but live has anything left.
+func alone(s Status) bool {
+	for _, g := range s.Generations {
+		if g.Phase != state.Live && g.Phase.Running() {
+			return false
+		}
+	}
+	return s.Live() != nil
+}
+
 func (f *fixture) reload() (Result, error) {
 	ctx, cancel := context.WithTimeout(f.t.Context(), 30*time.Second)
 	defer cancel()

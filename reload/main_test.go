@@ -31,6 +31,9 @@ func TestMain(m *testing.M) {
 		case "__heldshim": // until a file exists
 			waitFor(os.Args[2])
 			spawn.Shim(os.Args[3:])
+		case "__doomedshim": // which a file says the fate of
+			meet(os.Args[2])
+			spawn.Shim(os.Args[3:])
 		case "daemon":
 			os.Exit(daemonMain(os.Args[2:]))
 		}
@@ -38,6 +41,20 @@ func TestMain(m *testing.M) {
 	flag.Parse()
 	flag.Set("test.parallel", "6") // they wait for processes, not for the processor
 	os.Exit(leaktest.Run(m, 0))
+}
+
+// meet the fate of this process that stands in a file: a signal, and when it comes.
+// Once it is another program, none comes.
+func meet(file string) {
+	text, _ := os.ReadFile(file)
+	var sig syscall.Signal
+	var after time.Duration
+	switch n, _ := fmt.Sscan(string(text), &sig, &after); {
+	case n == 2 && after == 0:
+		syscall.Kill(os.Getpid(), sig)
+	case n == 2:
+		time.AfterFunc(after, func() { syscall.Kill(os.Getpid(), sig) })
+	}
 }
 
 // daemonMain is a daemon with habits: each argument is one.

@@ -3,6 +3,7 @@ package reload
 import (
 	"context"
 	"os"
+	"time"
 
 	"github.com/gapless-dev/gapless/reload/state"
 )
@@ -58,7 +59,7 @@ func (s *Service) State(ctx context.Context) (state.Service, error) {
 func (s *Service) measureQueues() ([]MeasuredSockets, []MeasuredEndpoint) {
 	var sockets []MeasuredSockets
 	for _, r := range s.st.Generations {
-		m := MeasuredSockets{Generation: r.Number}
+		m := MeasuredSockets{Generation: r.Number, Age: time.Since(r.Started)}
 		if g := s.runs[r.Number]; g != nil {
 			for _, l := range present(g.listeners) {
 				if waiting, limit, err := l.Queue(); err == nil {

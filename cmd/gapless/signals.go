@@ -120,7 +120,7 @@ func (s *signals) dumpState(ctx context.Context) {
 	if err != nil {
 		return
 	}
-	for _, r := range rowsOf(status, time.Now()) {
+	for _, r := range rowsOf(status) {
 		s.log.Info().Str("service", status.Name).Str("event", "state").Msg(r.sentence())
 	}
 	s.log.Debug().Str("event", "state.all").Interface("status", status).Msg("state as JSON")

@@ -102,7 +102,7 @@ func statuses(ctx context.Context, clients []*control.Client) (all []reload.Stat
 
 func (v *statusVerb) show(all []reload.Status) error {
 	if v.output.value == "table" {
-		return printTable(v.out, all, time.Now())
+		return printTable(v.out, all)
 	}
 	var value any = all
 	if len(v.args) > 0 || v.at.socket != "" {

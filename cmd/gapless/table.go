@@ -21,11 +21,11 @@ type row struct {
 	service, gen, state, pid, up, conns, queue, binary, reason string
 }
 
-func printTable(to io.Writer, all []reload.Status, now time.Time) error {
+func printTable(to io.Writer, all []reload.Status) error {
 	w := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "SERVICE\tGEN\tSTATE\tPID\tUP\tCONNS\tQUEUE\tBINARY\tREASON")
 	for _, s := range all {
-		for _, r := range rowsOf(s, now) {
+		for _, r := range rowsOf(s) {
 			fmt.Fprintln(w, strings.Join([]string{r.service, r.gen, r.state, r.pid, r.up, r.conns, r.queue, r.binary, r.reason}, "\t"))
 		}
 	}
@@ -37,12 +37,12 @@ func printTable(to io.Writer, all []reload.Status, now time.Time) error {
 
 // rowsOf are the generations that run, and the last one to end if none took its
 // place; a service that nobody serves has a row for its waiting clients.
-func rowsOf(s reload.Status, now time.Time) []row {
+func rowsOf(s reload.Status) []row {
 	var rows []row
 	newest := len(s.Generations) - 1
 	for i, g := range s.Generations {
 		if g.Phase.Running() || i == newest {
-			rows = append(rows, rowOf(s, g, now))
+			rows = append(rows, rowOf(s, g))
 		}
 	}
 	if s.Live() == nil || !s.Paused.IsZero() {
@@ -51,7 +51,7 @@ func rowsOf(s reload.Status, now time.Time) []row {
 	return rows
 }
 
-func rowOf(s reload.Status, g state.Generation, now time.Time) row {
+func rowOf(s reload.Status, g state.Generation) row {
 	r := row{service: s.Name, gen: strconv.Itoa(g.Number), state: string(g.Phase), pid: "-", up: "-", conns: "-", queue: "-",
 		binary: cmp.Or(g.Binary, "-"), reason: cmp.Or(g.Failure, g.Reason)}
 	if !g.Phase.Running() {
@@ -66,7 +66,7 @@ func rowOf(s reload.Status, g state.Generation, now time.Time) row {
 		r.conns = strconv.Itoa(m.Connections)
 	}
 	if g.PID != 0 {
-		r.pid, r.up, r.binary = strconv.Itoa(g.PID), age(now.Sub(g.Started)), binaryOf(g)
+		r.pid, r.up, r.binary = strconv.Itoa(g.PID), age(m.Age), binaryOf(g)
 	}
 	return r
 }
