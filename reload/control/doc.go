@@ -24,6 +24,13 @@
 // (SO_PEERCRED, unix(7)): root and the holder's own user are answered, everybody
 // else is refused.
 //
+// At most 128 connect at once, or an eighth of RLIMIT_NOFILE if that is less, so that a
+// reload has the descriptors that it needs. When one more comes, the oldest goes that has
+// asked for nothing in a quarter of a second. Half may follow the events and a quarter
+// wait for the daemon; one more is refused, with code 75. Each has 5 s for its header, 5 s
+// for its body and 10 s for each piece of an answer. A descriptor is kept in reserve, so
+// that a holder without any other can still say so.
+//
 // # Ownership
 //
 // A [Socket] owns its file: it replaces one at which nobody answers, under a lock
