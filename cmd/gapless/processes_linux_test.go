@@ -28,7 +28,15 @@ func pidsGroup(t *testing.T) string {
 			continue
 		}
 		t.Cleanup(func() {
-			waitUntil(t, "the end of the cgroup", func() bool { return os.Remove(dir) == nil })
+			waitUntil(t, "the end of the cgroup", func() bool {
+				b, _ := os.ReadFile(dir + "/cgroup.procs") // a holder that died has left its daemon
+				for _, word := range strings.Fields(string(b)) {
+					if pid, err := strconv.Atoi(word); err == nil {
+						syscall.Kill(pid, syscall.SIGKILL)
+					}
+				}
+				return os.Remove(dir) == nil
+			})
 		})
 		if _, err := os.Stat(dir + "/pids.max"); err == nil {
 			return dir
