@@ -57,11 +57,14 @@ func (s *Service) observe(g *generation) {
 		s.fail(g, CodeFailed, "could not be probed: "+because(err))
 		return
 	}
-	w := s.watcher(g)
+	w, r := s.watcher(g), s.rivals(g)
 	s.wg.Go(func() {
 		ctx, cancel := spawn.WithPatience(g.starting, s.cfg.ReadyTimeout, errTooLate)
 		defer cancel()
 		err := w.wait(ctx)
+		if err == nil && s.evict(r) {
+			err = w.wait(ctx)
+		}
 		s.post(func() { s.observed(g, err) })
 	})
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/gapless-dev/gapless/handoff"
 	"github.com/gapless-dev/gapless/reload/ready"
+	"github.com/gapless-dev/gapless/reload/spawn"
 )
 
 // Restart says when a daemon that has ended is started again.
@@ -34,6 +35,16 @@ type Strategy string
 const (
 	StrategyOverlap Strategy = "overlap"
 	StrategyReplace Strategy = "replace"
+)
+
+// KillMode says who ends with a generation.
+type KillMode string
+
+// The modes. KillGroup is for daemons whose processes may outlive them on purpose: who
+// leaves the daemon's process group lives on, and can't be helped if it takes clients.
+const (
+	KillAll   KillMode = "all"
+	KillGroup KillMode = "group"
 )
 
 // Config of a service. The zero value of a field is its default.
@@ -66,7 +77,8 @@ type Config struct {
 	// HoldTimeout: with no live generation for longer, connections are refused;
 	// negative holds for ever. 60 s.
 	HoldTimeout time.Duration
-	Restart     Restart // on-failure
+	Restart     Restart  // on-failure
+	KillMode    KillMode // all
 	PIDFile     string
 	// NonBlocking: the daemon gets its listeners with O_NONBLOCK. Otherwise without,
 	// as systemd passes them; a daemon whose workers wait for one listener by epoll
@@ -78,6 +90,10 @@ type Config struct {
 	Stdout, Stderr io.Writer
 	// Shim is the command that runs [spawn.Shim].
 	Shim []string
+	// Cgroups, if not nil, are where each generation gets a cgroup of its own.
+	Cgroups *spawn.Cgroups
+	// Memory is what the holder's cgroup has; none if nil.
+	Memory func() (spawn.Memory, bool)
 	// Relay hands connections that no daemon can accept any more to whoever serves
 	// the address. The descriptors are Relay's to close, also on error.
 	Relay func(ctx context.Context, to string, clients []handoff.File) error
@@ -105,6 +121,7 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.MaxDraining, 4)
 	setDefault(&c.HoldTimeout, 60*time.Second)
 	setDefault(&c.Restart, RestartOnFailure)
+	setDefault(&c.KillMode, KillAll)
 	setDefault(&c.Ready.Mode, ready.Auto)
 	setDefault(&c.Stdout, io.Discard)
 	setDefault(&c.Stderr, io.Discard)

@@ -9,17 +9,18 @@ import (
 // countLive is how many connections the live generation has open; -1 where it can't
 // be told. It is for goroutines beside the owner.
 func (s *Service) countLive(ctx context.Context) int {
-	var pids []int
+	var proc process
 	err := s.ask(ctx, func() {
 		if live := s.st.Live(); live != nil {
-			pids = []int{live.PID}
-			if members, err := s.runs[live.Number].proc.Members(); err == nil {
-				pids = members
-			}
+			proc = s.runs[live.Number].proc
 		}
 	})
-	if err != nil || len(pids) == 0 {
+	if err != nil || proc == nil {
 		return 0
+	}
+	pids, err := proc.Members()
+	if err != nil {
+		pids = []int{proc.PID()}
 	}
 	return s.sys.count(ctx, s.ports(), pids)
 }

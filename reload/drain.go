@@ -23,6 +23,7 @@ func (s *Service) drain(g *generation) {
 	g.unsettled = true
 	g.drains++
 	this := g.drains
+	s.wg.Go(func() { g.proc.Members() }) // remembers whose they are, while their parents run
 	s.settle(g.ctx, g.number, present(g.listeners), func(left handoff.Settled) {
 		if g.drains == this {
 			s.settled(g, left)

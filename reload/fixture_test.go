@@ -16,6 +16,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/gapless-dev/gapless/handoff"
+	"github.com/gapless-dev/gapless/reload/spawn"
 	"github.com/gapless-dev/gapless/reload/state"
 )
 
@@ -26,8 +27,10 @@ type fixture struct {
 	code int
 	err  error
 	done chan struct{}
-	out  *lockedBuffer
-	log  *lockedBuffer
+	// reaper: several of them do each other no harm
+	reaper *spawn.Reaper
+	out    *lockedBuffer
+	log    *lockedBuffer
 	// expected reports, beside those that every test may have
 	expected []string
 }
@@ -72,6 +75,9 @@ func start(t *testing.T, cfg Config) *fixture {
 		t.Fatal(err)
 	}
 	f.Service = s
+	if f.reaper, err = spawn.NewReaper(); err != nil {
+		t.Fatal(err)
+	}
 	go func() {
 		defer close(f.done)
 		f.code, f.err = s.Run(context.Background())
@@ -96,6 +102,7 @@ func (f *fixture) end() {
 	f.Interrupt()
 	f.Interrupt()
 	<-f.done
+	f.reaper.Close()
 	for line := range strings.Lines(f.log.String()) {
 		kind := kindOf(line)
 		if (strings.HasSuffix(kind, "failed") || kind == "listener.foreign") && !slices.Contains(expected, kind) && !slices.Contains(f.expected, kind) {

@@ -7,7 +7,6 @@ import (
 	"os"
 	"slices"
 	"strconv"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -111,7 +110,7 @@ func (s *Service) launch(g *generation) {
 		g.output.Started()
 		o.Stdin.Close()
 		if !s.post(func() { s.started(g, proc, err) }) && proc != nil {
-			proc.SignalGroup(syscall.SIGKILL)
+			proc.Kill()
 			<-proc.Gone()
 		}
 	})
@@ -151,6 +150,7 @@ func (s *Service) options(g *generation) (spawn.Options, error) {
 	return spawn.Options{
 		Order: spawn.Order{Argv: s.record(g).Command, Env: env, Dir: s.workDir(g), Credential: credential, Report: !s.record(g).Pinned},
 		Shim:  s.cfg.Shim, Listeners: files, Stdin: stdin, Stdout: g.output.Stdout, Stderr: g.output.Stderr,
+		GroupOnly: s.cfg.KillMode == KillGroup, Cgroups: s.cfg.Cgroups, Name: fmt.Sprintf("%s-%d", s.cfg.Name, g.number), RaiseOOM: s.raiseOOM(),
 	}, nil
 }
 
@@ -225,13 +225,13 @@ func binaryOf(pid int) string {
 	return path
 }
 
-// onExit: the main process has ended; others of its group may still run. They get
+// onExit: the main process has ended; others of the generation may still run. They get
 // the stop signal too, and their time.
 func (s *Service) onExit(g *generation) {
 	g.exited = true
 	r := s.record(g)
 	r.Exit, r.Ended = g.proc.Exit().String(), time.Now()
-	g.proc.SignalGroup(s.cfg.StopSignal)
+	s.wg.Go(func() { g.proc.SignalGroup(s.cfg.StopSignal) })
 	s.killAfter(g, s.cfg.StopTimeout)
 	switch r.Phase {
 	case state.Starting:
@@ -268,14 +268,16 @@ func (s *Service) kill(g *generation, why string) {
 			text: fmt.Sprintf("%s: generation %d is killed: %s", s.cfg.Name, g.number, why)})
 	}
 	g.condemned = true
-	if err := g.proc.SignalGroup(syscall.SIGKILL); err != nil {
-		s.report("generation.kill-failed", g.number, err)
-	}
+	s.wg.Go(func() { // finding them takes a look at every process of the machine
+		err := g.proc.Kill()
+		s.post(func() { s.wereKilled(g, err) })
+	})
 }
 
 // onGone: no process of the generation is left.
 func (s *Service) onGone(g *generation) {
 	g.gone = true
+	s.nameKilled(g)
 	s.retire(g)
 }
 

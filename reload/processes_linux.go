@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"os"
+	"slices"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -11,7 +12,7 @@ import (
 	"github.com/gapless-dev/gapless/handoff/conns"
 )
 
-// missingSockets are the places in inodes that no process of the group has open.
+// missingSockets are the places in inodes that no process of the generation has open.
 func missingSockets(proc process, inodes []uint64) ([]int, error) {
 	// The main process has them nearly always, and finding the others means a look at
 	// every process of the machine.
@@ -84,10 +85,13 @@ func descends(pid, ancestor int) bool {
 	return false
 }
 
-// belongs tells whether a message's sender is of the generation: its main process,
-// one of its group or a descendant. The pid is the kernel's word.
+// belongs tells whether a message's sender is of the generation. The pid is the kernel's
+// word. That it descends from the main process is nearly always so, and quickly seen.
 func (s *Service) belongs(g *generation, pid int) bool {
 	if descends(pid, g.proc.PID()) {
+		return true
+	}
+	if members, err := g.proc.Members(); err == nil && slices.Contains(members, pid) {
 		return true
 	}
 	s.emit(event{kind: "notify.ignored", level: levelWarn, generation: g.number, fields: map[string]any{"pid": pid},

@@ -192,6 +192,7 @@ func (s *Service) begin(r *rollout) {
 		s.makeWay(g)
 		return
 	}
+	s.checkMemory()
 	s.launch(g)
 }
 
@@ -252,6 +253,7 @@ func (s *Service) goLive(g *generation) {
 	} else {
 		s.conclude(answer{result: result})
 	}
+	s.wg.Go(func() { s.ease(g) })
 	s.wg.Go(func() { s.lookForForeign(g.ctx) })
 }
 

@@ -44,6 +44,7 @@ type Service struct {
 	lastLive   time.Time // when the last live generation ended, or Run began, while there is none
 	hurried    bool      // told to end at once
 	everLive   bool
+	memoryTold bool // that there is too little
 	pidWritten int
 	pidFailing bool        // it has been told
 	pidFile    *time.Timer // when it is tried again

@@ -15,19 +15,14 @@ const StatusSchema = 1
 // tables and /proc, in the caller's goroutine, so ask for it when somebody looks.
 func (s *Service) Status(ctx context.Context) (Status, error) {
 	status := Status{Schema: StatusSchema, HolderPID: os.Getpid()}
-	pids := map[int][]int{}
+	procs := map[int]process{}
 	err := s.ask(ctx, func() {
 		status.Service = s.st.Clone()
 		status.Measured, status.Queues = s.measureQueues()
 		for number, g := range s.runs {
-			if g.proc == nil {
-				continue
+			if g.proc != nil {
+				procs[number] = g.proc
 			}
-			members, err := g.proc.Members()
-			if err == nil && members == nil {
-				members = []int{}
-			}
-			pids[number] = members
 		}
 	})
 	if err != nil {
@@ -35,16 +30,23 @@ func (s *Service) Status(ctx context.Context) (Status, error) {
 	}
 	for i := range status.Measured {
 		m := &status.Measured[i]
-		members, known := pids[m.Generation]
-		switch {
-		case !known:
-		case members == nil:
-			m.Connections = -1
-		default:
-			m.Connections = s.sys.count(ctx, s.ports(), members)
+		if proc := procs[m.Generation]; proc != nil {
+			m.Connections = s.connections(ctx, proc)
 		}
 	}
 	return status, nil
+}
+
+// connections of a generation; -1 where they can't be told.
+func (s *Service) connections(ctx context.Context, proc process) int {
+	members, err := proc.Members()
+	switch {
+	case err != nil:
+		return -1
+	case len(members) == 0:
+		return 0
+	}
+	return s.sys.count(ctx, s.ports(), members)
 }
 
 // State is the service as its owner knows it, with nothing measured. It is cheap, and

@@ -33,7 +33,7 @@ type system struct {
 	shutDown func(context.Context, *handoff.Guard) error
 }
 
-// process is a daemon with its process group ([spawn.Process]).
+// process is a daemon with all its processes ([spawn.Process]).
 type process interface {
 	PID() int
 	Members() ([]int, error)
@@ -44,6 +44,10 @@ type process interface {
 	Gone() <-chan struct{}
 	Signal(syscall.Signal) error
 	SignalGroup(syscall.Signal) error
+	Kill() error
+	KillIf(func(pid int) bool) error
+	Killed() []spawn.Member
+	LowerOOM() error
 }
 
 // notifier hears what one generation says ([notify.Socket]).

@@ -12,6 +12,7 @@ import (
 
 	"github.com/gapless-dev/gapless/reload"
 	"github.com/gapless-dev/gapless/reload/control"
+	"github.com/gapless-dev/gapless/reload/spawn"
 )
 
 // holder is the process of run.
@@ -21,8 +22,9 @@ type holder struct {
 	config   reload.Config
 }
 
-// run reads as the process does: the control socket first, since it tells whether
-// the service runs already; then the addresses; then the daemon.
+// run reads as the process does: orphans first, for as pid 1 it may have some already;
+// the control socket, since it tells whether the service runs already; then the
+// addresses; then the daemon.
 func (h *holder) run(ctx context.Context) error {
 	outlivePipes()
 	haveThreads(threadsAhead)
@@ -31,6 +33,11 @@ func (h *holder) run(ctx context.Context) error {
 	if err := h.wire(log); err != nil {
 		return err
 	}
+	reaper, err := spawn.NewReaper()
+	if err != nil {
+		return err
+	}
+	defer reaper.Close()
 	socket, err := h.listen(ctx)
 	if err != nil {
 		return err
@@ -71,6 +78,7 @@ func (h *holder) wire(log zerolog.Logger) error {
 	h.config.Log = log
 	h.config.Shim = []string{self, shimVerb}
 	h.config.Relay = relayer{self: self, log: log}.relay
+	h.config.Cgroups, h.config.Memory = spawn.FindCgroups(), spawn.FindMemory
 	h.config.Stdout, h.config.Stderr = h.terminal.out, h.terminal.err
 	return nil
 }

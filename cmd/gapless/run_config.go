@@ -20,7 +20,7 @@ func (f *runFlags) config(command []string) (reload.Config, error) {
 		Command: command, Dir: f.workdir, EnvFile: f.envFile, User: f.user, Group: f.group,
 		ReadyTimeout: orNone(f.readyTimeout), Probation: time.Duration(f.probation), DrainTimeout: orNone(f.drainTimeout), StopTimeout: orNone(f.stopTimeout),
 		Strategy: reload.Strategy(f.strategy.value), MaxDraining: f.maxDraining, HoldTimeout: orForEver(f.holdTimeout),
-		Restart: reload.Restart(f.restart.value), PIDFile: f.pidFile, Stdin: f.stdin, NonBlocking: f.nonBlocking,
+		Restart: reload.Restart(f.restart.value), KillMode: reload.KillMode(f.killMode.value), PIDFile: f.pidFile, Stdin: f.stdin, NonBlocking: f.nonBlocking,
 	}
 	if len(command) == 0 {
 		return cfg, errors.New("say what to run: gapless run -l 8080 -- ./server")

@@ -32,6 +32,7 @@ type runFlags struct {
 	maxDraining  int
 	holdTimeout  duration
 	restart      choice
+	killMode     choice
 
 	user, group, workdir string
 	setenv               []string
@@ -64,6 +65,7 @@ func (f *runFlags) define(s *pflag.FlagSet) {
 	durationFlag(s, &f.drainTimeout, "drain-timeout", 30*time.Second, "longest wait for connections")
 	s.StringVar(&f.stopSignal, "stop-signal", "TERM", "`SIGNAL` that tells it to stop")
 	durationFlag(s, &f.stopTimeout, "stop-timeout", 8*time.Second, "then SIGKILL to all of the generation")
+	choiceFlag(s, &f.killMode, "kill-mode", "", "who ends with it: all its processes, or those of its process group", "all", "group")
 	s.IntVar(&f.maxDraining, "max-draining", 4, "more than this, and the oldest is stopped")
 	durationFlag(s, &f.holdTimeout, "hold-timeout", time.Minute, "with none live for so long, refuse; 0 holds for ever")
 	choiceFlag(s, &f.restart, "restart", "", "when it has ended by itself", "on-failure", "no", "always")

@@ -24,6 +24,8 @@ func TestMain(m *testing.M) {
 		switch os.Args[1] {
 		case "__shim":
 			Shim(os.Args[2:])
+		case "__parent":
+			os.Exit(parent(os.Args[2:]))
 		case "__stuck":
 			<-make(chan os.Signal)
 		case "__writer":
@@ -55,18 +57,24 @@ func options(t *testing.T, argv ...string) Options {
 	return Options{
 		Order: Order{Argv: argv, Env: []string{"PATH=" + os.Getenv("PATH")}},
 		Shim:  []string{"/proc/self/exe", "__shim"}, Stdin: null, Stdout: null, Stderr: null,
+		Cgroups: FindCgroups(), Name: "test",
 	}
 }
 
 // run starts it and ends it with the test.
 func run(t *testing.T, o Options) *Process {
 	t.Helper()
+	reaper, err := NewReaper()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(reaper.Close)
 	p, err := Start(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		p.SignalGroup(syscall.SIGKILL)
+		p.Kill()
 		<-p.Gone()
 	})
 	return p

@@ -2,6 +2,12 @@ package spawn
 
 import "context"
 
+// Member is a process of a generation.
+type Member struct {
+	PID  int
+	Name string // its comm: at most 15 bytes, and its own choice
+}
+
 // PID of the main process, which is also the number of its process group.
 func (p *Process) PID() int { return p.pid }
 
@@ -25,7 +31,7 @@ func (p *Process) HasExited() bool {
 // Exit is how the main process ended; it is valid once Exited is closed.
 func (p *Process) Exit() Exit { return p.exit }
 
-// Gone is closed when the whole process group has ended and the main process has
+// Gone is closed when all processes of the generation have ended and the main one has
 // been reaped. Nothing is left of the Process then.
 func (p *Process) Gone() <-chan struct{} { return p.gone }
 

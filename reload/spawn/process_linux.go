@@ -10,28 +10,29 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/gapless-dev/gapless/handoff/conns"
 )
 
-// Process is a started daemon with its process group. Its methods may be called by
+// Process is a started daemon with all its processes. Its methods may be called by
 // any goroutine.
 type Process struct {
 	program *Program
 	pid     int
 	pidfd   *os.File
+	family  *family
 	lister  *conns.Lister // the watcher's, so that it can look whatever else is open
+	oom     *oomRaise     // nil if it was not raised
 
-	mu     sync.Mutex // guards reaped: no signal may follow the reaping
+	mu     sync.Mutex // no signal may follow the reaping
 	reaped bool
+	killed killed
 
 	exited chan struct{}
 	exit   Exit // valid once exited is closed
 	gone   chan struct{}
 }
 
-// follow takes ownership of pidfd.
-func follow(pid, pidfd int) (*Process, error) {
+// follow takes ownership of pidfd and the cgroup.
+func follow(pid, pidfd int, o Options, c *cgroup) (*Process, error) {
 	lister, err := conns.OpenLister()
 	if err != nil {
 		unix.Close(pidfd)
@@ -43,7 +44,10 @@ func follow(pid, pidfd int) (*Process, error) {
 		lister.Close()
 		return nil, fmt.Errorf("can't watch process %d: %w", pid, err)
 	}
-	p := &Process{pid: pid, pidfd: os.NewFile(uintptr(pidfd), "pidfd"), lister: lister, exited: make(chan struct{}), gone: make(chan struct{})}
+	p := &Process{pid: pid, pidfd: os.NewFile(uintptr(pidfd), "pidfd"), family: newFamily(pid, o, c), lister: lister, exited: make(chan struct{}), gone: make(chan struct{})}
+	if !o.GroupOnly {
+		p.oom = raiseOOM(pid, o.RaiseOOM)
+	}
 	go p.watch()
 	return p, nil
 }
@@ -67,27 +71,12 @@ func (p *Process) Signal(s syscall.Signal) error {
 	return nil
 }
 
-// SignalGroup sends one to every process of the group.
-func (p *Process) SignalGroup(s syscall.Signal) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.reaped {
-		return nil
-	}
-	if err := unix.Kill(-p.pid, s); err != nil && !errors.Is(err, unix.ESRCH) {
-		return fmt.Errorf("can't signal process group %d: %w", p.pid, err)
-	}
-	return nil
-}
-
-// Members are the processes of the group that run.
-func (p *Process) Members() ([]int, error) { return conns.Group(p.pid) }
-
 func (p *Process) watch() {
 	p.exit = p.waitExit()
 	close(p.exited)
-	p.waitGroup()
+	p.waitOthers()
 	p.reap()
+	p.family.cgroup.remove()
 	close(p.gone)
 }
 
@@ -124,16 +113,25 @@ func exitOf(info *unix.Siginfo) Exit {
 	return Exit{Code: 128 + int(status), Signal: syscall.Signal(status), Dumped: info.Code == cldDumped}
 }
 
-// waitGroup returns when no process of the group runs any more. The kernel has no
-// event for that, so it looks, seldom; whoever wants it to end sends signals. That
-// nobody can look is no reason to wait for ever.
-func (p *Process) waitGroup() {
+// waitOthers returns when no process of the generation runs any more. The kernel has
+// no event for that where there is no cgroup, so it looks, seldom; whoever wants it to
+// end sends signals. For want of a descriptor only the group can be seen; that nobody
+// can look at all is no reason to wait for ever.
+func (p *Process) waitOthers() {
 	defer p.lister.Close()
-	for every := 2 * time.Millisecond; ; every = min(2*every, 250*time.Millisecond) {
-		if members, err := p.lister.Group(p.pid); err != nil || len(members) == 0 {
-			return
+	nobody := 0
+	for every := 2 * time.Millisecond; nobody < 2; {
+		found, err := p.family.find()
+		if err == nil && len(found) == 0 || err != nil && p.groupEnded() {
+			nobody++
+			continue
 		}
+		if err == nil {
+			p.killMore(found)
+		}
+		nobody = 0
 		time.Sleep(every)
+		every = min(2*every, 250*time.Millisecond)
 	}
 }
 
@@ -155,4 +153,10 @@ func pidfdAttr(attr *syscall.SysProcAttr) *int {
 	fd := -1
 	attr.PidFD = &fd
 	return &fd
+}
+
+// groupEnded needs no descriptor.
+func (p *Process) groupEnded() bool {
+	members, err := p.lister.Group(p.pid)
+	return err != nil || len(members) == 0
 }

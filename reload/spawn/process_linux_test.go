@@ -59,8 +59,8 @@ func TestCoreDumpIsTold(t *testing.T) {
 	}
 }
 
-// family is a shell whose child is in the background and ignores SIGTERM.
-func family(t *testing.T, script string) (p *Process, child int) {
+// withChild is a shell whose child is in the background and ignores SIGTERM.
+func withChild(t *testing.T, script string) (p *Process, child int) {
 	t.Helper()
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -82,7 +82,7 @@ func family(t *testing.T, script string) (p *Process, child int) {
 // The main process stays a zombie while one of its group runs: nobody else can get
 // its pid, so that a signal to the group hits the group.
 func TestNotReapedBeforeTheGroupIsGone(t *testing.T) {
-	p, child := family(t, "exit 5")
+	p, child := withChild(t, "exit 5")
 	<-p.Exited()
 	if p.Exit().Code != 5 {
 		t.Errorf("it ended with %s", p.Exit())
@@ -113,7 +113,7 @@ func TestNotReapedBeforeTheGroupIsGone(t *testing.T) {
 }
 
 func TestSignalGroupReachesGrandchildren(t *testing.T) {
-	p, child := family(t, "wait")
+	p, child := withChild(t, "wait")
 	if err := p.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
@@ -172,7 +172,7 @@ func TestInvalidSignalIsAnError(t *testing.T) {
 // Without a descriptor left, a group is neither taken for gone while it runs, nor
 // waited for when it has ended.
 func TestGroupWithoutADescriptor(t *testing.T) {
-	p, _ := family(t, "wait")
+	p, _ := withChild(t, "wait")
 	lowest, err := unix.Dup(0)
 	if err != nil {
 		t.Fatal(err)

@@ -27,7 +27,7 @@ type Process struct {
 	gone   chan struct{}
 }
 
-func follow(pid, _ int) (*Process, error) {
+func follow(pid, _ int, _ Options, _ *cgroup) (*Process, error) {
 	p := &Process{pid: pid, exited: make(chan struct{}), gone: make(chan struct{})}
 	go p.watch()
 	return p, nil
@@ -45,6 +45,18 @@ func (p *Process) Signal(s syscall.Signal) error {
 
 // SignalGroup sends one to every process of the group.
 func (p *Process) SignalGroup(s syscall.Signal) error { return ended(unix.Kill(-p.pid, s)) }
+
+// Kill sends SIGKILL to every process of the group.
+func (p *Process) Kill() error { return p.SignalGroup(syscall.SIGKILL) }
+
+// KillIf does nothing here: whose processes are whose can't be told.
+func (p *Process) KillIf(func(pid int) bool) error { return nil }
+
+// Killed are none: they can't be named here.
+func (p *Process) Killed() []Member { return nil }
+
+// LowerOOM does nothing here.
+func (p *Process) LowerOOM() error { return nil }
 
 func ended(err error) error {
 	if err != nil && !errors.Is(err, unix.ESRCH) {

@@ -26,8 +26,30 @@
 //
 // The holder keeps the listeners that it sends. A [Process] owns a pidfd, which
 // names the process for good (pidfd_open(2)), and keeps the main process unreaped
-// until all of its process group is gone: so long neither the pid nor the group's
+// until all of its processes are gone: so long neither the pid nor the group's
 // number can be given to anybody else, and a signal can't go astray.
+//
+// # Whose a process is
+//
+// A generation is more than its process group, for anybody may leave that (setsid(2),
+// setpgid(2)). Its processes are
+//
+//   - the main process, its group, and all their descendants;
+//   - orphans. With a [Reaper] the holder is a subreaper, and the parent of whoever lost
+//     his own (prctl(2)). Of those a generation's are known by GAPLESS_RUN in their
+//     environment, another one at each start; by having been seen as a descendant
+//     before; and by the session, if it was seen. One that overwrites its environment
+//     (setproctitle) and loses its parent before anybody has looked is a stranger;
+//   - whoever is in its cgroup, where it has one: that misses nobody.
+//
+// A cgroup is made only where the holder is alone in charge: its own directory of the
+// unified hierarchy (cgroup v2) must be writable and not the root, and where systemd runs
+// it must be marked as delegated (Delegate=yes). No controller is enabled there, so that
+// the rule against processes in inner cgroups (cgroups(7)) does not come into play: the
+// holder stays where it is, and the generations are below it. SIGKILL goes by cgroup.kill
+// (Linux 5.14) as well as to each; a fork can't outrun that.
+//
+// The end of strangers is waited for too, by the [Reaper], but nobody ends them.
 package spawn
 
 import (
@@ -75,6 +97,17 @@ type Options struct {
 	Program *os.File
 	// Stdin, Stdout and Stderr of the daemon. They stay the caller's.
 	Stdin, Stdout, Stderr *os.File
+	// GroupOnly: the generation is its process group, and who leaves that may live on.
+	GroupOnly bool
+	// Cgroups, if not nil, are where it gets a cgroup of its own. Name is for people who
+	// look at that.
+	Cgroups *Cgroups
+	Name    string
+	// RaiseOOM is added to its oom_score_adj until [Process.LowerOOM]; not with
+	// GroupOnly, for those who have left the group could not be found again.
+	RaiseOOM int
+
+	mark string // an entry of its environment
 }
 
 // Program is what was run, as the shim found it right before.

@@ -3,6 +3,7 @@ package spawn
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,6 +21,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// markName is of the variable by which an orphan is known: descendants inherit it, and
+// it is another one at each start.
+const markName = "GAPLESS_RUN"
+
 // startTimeout bounds what lies between fork and the daemon's exec: a file system
 // that hangs must not hang the service.
 const startTimeout = 20 * time.Second
@@ -34,6 +39,8 @@ func Start(ctx context.Context, o Options) (*Process, error) {
 		return nil, fmt.Errorf("can't start %s: %w", o.Argv[0], err)
 	}
 	defer conn.Close()
+	o.mark = markName + "=" + rand.Text()
+	o.Env = append(slices.Clone(o.Env), o.mark)
 	p, err := fork(o, child)
 	child.Close()
 	if err != nil {
@@ -41,7 +48,7 @@ func Start(ctx context.Context, o Options) (*Process, error) {
 	}
 	program, err := instruct(ctx, conn, o)
 	if err != nil {
-		p.SignalGroup(syscall.SIGKILL)
+		p.Kill()
 		<-p.Gone()
 		return nil, err
 	}
@@ -63,10 +70,47 @@ func Check(ctx context.Context, o Options) error {
 	return nil
 }
 
-// fork starts the shim. Nothing of the holder's environment reaches it: what the
-// daemon gets is in the order.
+// fork starts the shim, in a cgroup of its own where that can be.
 func fork(o Options, child *os.File) (*Process, error) {
-	cmd := exec.Cmd{
+	c := o.cgroup()
+	cmd, pidfd, err := forkInto(c, o, child)
+	if err != nil && c != nil {
+		// Perhaps only clone3(2) is refused; the shim has no children before it has its order.
+		if cmd, pidfd, err = forkInto(nil, o, child); err != nil || c.enter(cmd.Process.Pid) != nil {
+			c.remove()
+			c = nil
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("can't start %s: %w", o.Argv[0], err)
+	}
+	p, err := follow(cmd.Process.Pid, pidfd, o, c)
+	if err != nil {
+		cmd.Process.Kill()
+		cmd.Wait()
+		c.remove()
+		return nil, err
+	}
+	cmd.Process.Release() // p owns the child from here on
+	return p, nil
+}
+
+// cgroup is nil where there can be none: the processes are found without it, too.
+func (o Options) cgroup() *cgroup {
+	if o.Cgroups == nil || o.GroupOnly {
+		return nil
+	}
+	c, err := o.Cgroups.make(o.Name)
+	if err != nil {
+		return nil
+	}
+	return c
+}
+
+// forkInto passes nothing of the holder's environment on: what the daemon gets is in the
+// order.
+func forkInto(c *cgroup, o Options, child *os.File) (*exec.Cmd, int, error) {
+	cmd := &exec.Cmd{
 		Path:        o.Shim[0],
 		Args:        append(append([]string(nil), o.Shim...), strconv.Itoa(len(o.Listeners))),
 		Env:         []string{"GOMAXPROCS=1"},
@@ -76,18 +120,16 @@ func fork(o Options, child *os.File) (*Process, error) {
 		ExtraFiles:  []*os.File{child},
 		SysProcAttr: &syscall.SysProcAttr{Setpgid: true},
 	}
+	if c != nil {
+		dir, err := c.attr(cmd.SysProcAttr)
+		if err != nil {
+			return nil, -1, err
+		}
+		defer dir.Close()
+	}
 	pidfd := pidfdAttr(cmd.SysProcAttr)
-	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("can't start %s: %w", o.Argv[0], err)
-	}
-	p, err := follow(cmd.Process.Pid, *pidfd)
-	if err != nil {
-		cmd.Process.Kill()
-		cmd.Wait()
-		return nil, err
-	}
-	cmd.Process.Release() // p owns the child from here on
-	return p, nil
+	err := cmd.Start()
+	return cmd, *pidfd, err
 }
 
 // told is a message of the shim's: one of the two.
