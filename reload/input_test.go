@@ -90,18 +90,17 @@ func goneOf(number int) func(Status) bool {
 	}
 }
 
-// A process in a session of its own is not the generation's any more, but it has
-// the listener. Once the generation is gone it can't accept from it.
+// Where a generation is its process group, one in a session of its own is not the
+// generation's any more, but it has the listener. Once the generation is gone it can't
+// accept from it.
 func TestStrayProcessCannotAcceptAnyMore(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "stray")
-	f := start(t, config(t, "stray="+file))
+	cfg := config(t, "stray="+file)
+	cfg.KillMode = KillGroup
+	f := start(t, cfg)
 	f.until("generation 1", live(1))
-	b, err := os.ReadFile(file)
-	pid := 0
-	if _, scanErr := fmt.Sscan(string(b), &pid); err != nil || scanErr != nil {
-		t.Fatalf("%q, %v, %v", b, err, scanErr)
-	}
+	strayOf(t, file, 1)
 	t.Cleanup(func() { killStrays(file) })
 	stop := f.load()
 	f.mustReload()

@@ -87,12 +87,7 @@ func TestStatusIsNotStolen(t *testing.T) {
 	own.Wait()
 	close(stop)
 	wg.Wait()
-	until(t, "the reaping of all", func() bool {
-		if c := children(t); time.Since(DBG) > 10*time.Second {
-			t.Log(c)
-		}
-		return len(children(t)) == 0
-	})
+	until(t, "the reaping of all", func() bool { return len(children(t)) == 0 })
 }
 
 func children(t *testing.T) []stat {
