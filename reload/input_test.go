@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -112,6 +113,21 @@ func TestStrayProcessCannotAcceptAnyMore(t *testing.T) {
 		t.Errorf("clients were answered by %v", seen)
 	}
 	f.until("generation 1 to go", phase(1, state.Gone))
+}
+
+// strayOf is the pid of the n-th stray that was noted in a file.
+func strayOf(t *testing.T, file string, n int) int {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	lines := strings.Fields(string(b))
+	if err != nil || len(lines) < n {
+		t.Fatalf("%q, %v, and not %d strays", b, err, n)
+	}
+	pid, err := strconv.Atoi(lines[n-1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pid
 }
 
 // killStrays ends those that a test's daemons noted and that still run.

@@ -17,21 +17,6 @@ import (
 	"github.com/gapless-dev/gapless/reload/state"
 )
 
-// strayOf is the pid of the n-th stray that was noted in a file.
-func strayOf(t *testing.T, file string, n int) int {
-	t.Helper()
-	b, err := os.ReadFile(file)
-	lines := strings.Fields(string(b))
-	if err != nil || len(lines) < n {
-		t.Fatalf("%q, %v, and not %d strays", b, err, n)
-	}
-	pid, err := strconv.Atoi(lines[n-1])
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pid
-}
-
 func running(pid int) bool {
 	fields := statFields(pid)
 	return len(fields) > 0 && !bytes.Equal(fields[0], []byte("Z"))

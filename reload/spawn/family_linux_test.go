@@ -15,8 +15,6 @@ import (
 // main process is killed without anybody having looked before, and ends with it.
 func TestWhoGetsAwayBelongs(t *testing.T) {
 	for _, ways := range [][]string{
-		{"fork", "idle"},
-		{"setsid", "idle"},
 		{"setsid", "deaf"},
 		{"leave", "deaf"}, // its parent is the main process, which is gone by then
 		{"fork", "leave", "deaf"},
