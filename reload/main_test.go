@@ -139,6 +139,13 @@ func (d *testDaemon) do(habit, value string) (int, bool) {
 			return 9, true
 		}
 		note(value, fmt.Sprint(cmd.Process.Pid))
+	case "polite": // in a session of its own, and ends when it is told to
+		cmd := exec.Command("sleep", "600")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+		if err := cmd.Start(); err != nil {
+			return 9, true
+		}
+		note(value, fmt.Sprint(cmd.Process.Pid))
 	case "astray":
 		signal.Ignore(syscall.SIGTERM)
 		code := d.serveHTTP()

@@ -142,18 +142,39 @@ func (f *fixture) saw(kind string, generation int) bool {
 	return slices.ContainsFunc(f.mustEvents(), func(e Event) bool { return e.Kind == kind && e.Generation == generation })
 }
 
-// A notification may come from one that has got away.
+// Like the members of the process group, they are told to stop first.
+func TestStrayIsToldToStop(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "stray")
+	cfg := config(t, "polite="+file)
+	cfg.StopTimeout = time.Hour
+	f := start(t, cfg)
+	f.until("generation 1", live(1))
+	f.mustReload()
+	f.until("generation 1 to go", phase(1, state.Gone))
+	if stray := strayOf(t, file, 1); running(stray) {
+		t.Errorf("the stray %d runs still", stray)
+	}
+	if killed := f.killedIn(1); len(killed) > 0 {
+		t.Errorf("killed are %v", killed)
+	}
+}
+
+// A notification may come from one that has got away, and whose parent has ended.
 func TestStrayBelongs(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "stray")
-	f := start(t, brief(t, "stray="+file))
-	f.until("generation 1", live(1))
-	stray := strayOf(t, file, 1)
+	cfg := config(t, "stray="+file)
+	cfg.StopTimeout = time.Minute
+	f := start(t, cfg)
+	main := f.until("generation 1", live(1)).Live().PID
+	f.mustReload()
+	f.until("the end of the main process", func(Status) bool { return !running(main) })
 	belongs := func(pid int) (is bool) {
 		f.ask(t.Context(), func() { is = f.belongs(f.runs[1], pid) })
 		return is
 	}
-	if !belongs(stray) || belongs(os.Getpid()) {
+	if stray := strayOf(t, file, 1); !belongs(stray) || belongs(os.Getpid()) {
 		t.Errorf("the stray belongs: %v, the holder: %v", belongs(stray), belongs(os.Getpid()))
 	}
 }

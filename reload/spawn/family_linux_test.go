@@ -78,7 +78,7 @@ func TestSignalGroupReachesWhoGotAway(t *testing.T) {
 
 // One without the mark is known if it was seen before its parent ended.
 func TestSeenOnceIsKnown(t *testing.T) {
-	h := live(t, "setsid", "blank")
+	h := live(t, "fork", "group", "blank")
 	stray := h.last(t)
 	between := parentOf(t, stray)
 	if members, err := h.Members(); err != nil || !slices.Contains(members, stray) {

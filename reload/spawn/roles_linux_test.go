@@ -19,6 +19,7 @@ import (
 // child is. Who comes last says its pid.
 //
 //	fork    a child, and wait for it
+//	group   one in a process group of its own, and wait for it
 //	setsid  one in a session of its own, and wait for it
 //	leave   one in a session of its own, and end
 //	told    a child in its own session, at SIGUSR1, and end
@@ -44,17 +45,21 @@ func parent(ways []string) int {
 	case "told":
 		fmt.Println(os.Getpid())
 		<-usr1
-		return child(ways[1:], false, false)
+		return child(ways[1:], syscall.SysProcAttr{}, false)
+	case "fork":
+		return child(ways[1:], syscall.SysProcAttr{}, true)
+	case "group":
+		return child(ways[1:], syscall.SysProcAttr{Setpgid: true}, true)
 	default:
-		return child(ways[1:], way != "fork", way != "leave")
+		return child(ways[1:], syscall.SysProcAttr{Setsid: true}, way != "leave")
 	}
 	return 0
 }
 
-func child(ways []string, setsid, wait bool) int {
+func child(ways []string, attr syscall.SysProcAttr, wait bool) int {
 	cmd := exec.Command("/proc/self/exe", append([]string{"__parent"}, ways...)...)
 	cmd.Stdout = os.Stdout
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: setsid}
+	cmd.SysProcAttr = &attr
 	if err := cmd.Start(); err != nil {
 		fmt.Println(err)
 		return 1
