@@ -27,6 +27,7 @@ import (
 //	daemon silent           serves, but says nothing
 //	daemon ignore-term      serves on
 //	daemon grandchild       leaves a process behind when it ends
+//	daemon away             leaves one that has a session of its own
 //	daemon close3           says that it is ready, without its listener
 //	daemon env              says what it was given
 //	daemon doomed           serves for half a second, and ends with 3
@@ -65,8 +66,9 @@ func daemon(args []string) int {
 		}
 	case "env":
 		sayEnv()
-	case "grandchild":
+	case "grandchild", "away":
 		child := exec.Command("/proc/self/exe")
+		child.SysProcAttr = &syscall.SysProcAttr{Setsid: mode == "away"}
 		child.Args = []string{"daemon", "hang-on"}
 		out, err := child.StdoutPipe()
 		if err != nil || child.Start() != nil {
