@@ -95,7 +95,7 @@ func inCgroup(t *testing.T) string {
 
 func TestGenerationHasACgroup(t *testing.T) {
 	own := inCgroup(t)
-	o := options(t, "/proc/self/exe", "__parent", "fork", "leave", "blank")
+	o := options(t, "/proc/self/exe", "__parent", "stay", "leave", "blank")
 	o.Path, o.Name = "/proc/self/exe", "web/1 ä"
 	h := liveAs(t, o)
 	stray := h.last(t)

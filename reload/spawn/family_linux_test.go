@@ -58,7 +58,7 @@ func TestWhoGetsAwayBelongs(t *testing.T) {
 
 // The stop signal reaches them too.
 func TestSignalGroupReachesWhoGotAway(t *testing.T) {
-	h := live(t, "fork", "leave", "idle")
+	h := live(t, "stay", "leave", "idle")
 	stray := h.last(t)
 	h.Signal(syscall.SIGKILL)
 	<-h.Exited()
@@ -126,7 +126,7 @@ func endsWith(t *testing.T, h household, stray int) {
 // Of two with orphans each, only one's are killed, and no stranger: neither a child of
 // the holder's own, nor that one's orphan.
 func TestOthersLiveOn(t *testing.T) {
-	one, two := live(t, "fork", "leave", "deaf"), live(t, "fork", "leave", "deaf")
+	one, two := live(t, "stay", "leave", "deaf"), live(t, "stay", "leave", "deaf")
 	first, second := one.last(t), two.last(t)
 	own := exec.Command("sleep", "600")
 	if err := own.Start(); err != nil {
@@ -135,7 +135,7 @@ func TestOthersLiveOn(t *testing.T) {
 	defer func() { own.Process.Kill(); own.Wait() }()
 	stranger := strangerOf(t, "sleep", "600")
 	endsWith(t, one, first)
-	for what, pid := range map[string]int{"the other's orphan": second, "the holder's child": own.Process.Pid, "a stranger": stranger} {
+	for what, pid := range map[string]int{"the other's orphan": second, "the other": two.PID(), "the holder's child": own.Process.Pid, "a stranger": stranger} {
 		if !runs(pid) {
 			t.Errorf("%s was killed", what)
 		}

@@ -89,7 +89,7 @@ func TestResidentCountsWhatIsUsed(t *testing.T) {
 // Its children have inherited it, and those that get away.
 func TestOOMIsRaisedAndLowered(t *testing.T) {
 	before := oomOf(t, os.Getpid())
-	o := options(t, "/proc/self/exe", "__parent", "fork", "leave", "idle")
+	o := options(t, "/proc/self/exe", "__parent", "stay", "leave", "idle")
 	o.Path, o.RaiseOOM = "/proc/self/exe", 200
 	h := liveAs(t, o)
 	stray := h.last(t)

@@ -19,6 +19,7 @@ import (
 // child is. Who comes last says its pid.
 //
 //	fork    a child, and wait for it
+//	stay    a child, and stay when it has ended
 //	group   one in a process group of its own, and wait for it
 //	setsid  one in a session of its own, and wait for it
 //	leave   one in a session of its own, and end
@@ -48,6 +49,9 @@ func parent(ways []string) int {
 		return child(ways[1:], syscall.SysProcAttr{}, false)
 	case "fork":
 		return child(ways[1:], syscall.SysProcAttr{}, true)
+	case "stay":
+		child(ways[1:], syscall.SysProcAttr{}, true)
+		<-make(chan int)
 	case "group":
 		return child(ways[1:], syscall.SysProcAttr{Setpgid: true}, true)
 	default:
