@@ -113,13 +113,7 @@ func (s *Service) watchDrain(g *generation) {
 	}
 }
 
-func (s *Service) connectionsOf(g *generation) int {
-	members, err := g.proc.Members()
-	if err != nil {
-		return -1
-	}
-	return s.sys.count(g.ctx, s.ports(), members)
-}
+func (s *Service) connectionsOf(g *generation) int { return s.connections(g.ctx, g.proc) }
 
 // limitDraining stops the oldest of too many draining generations: each needs
 // memory for a whole daemon.

@@ -20,7 +20,7 @@ func doomed(t *testing.T) (f *fixture, file string) {
 	return f, file
 }
 
-func fate(s syscall.Signal, after time.Duration) string {
+func doom(s syscall.Signal, after time.Duration) string {
 	return fmt.Sprintf("%d %d", int(s), int64(after))
 }
 
@@ -33,7 +33,7 @@ func TestShimIsKilled(t *testing.T) {
 	before := f.until("generation 1 alone", alone)
 	failed := 0
 	for after := time.Duration(0); after < 8*time.Millisecond; after += 500 * time.Microsecond {
-		write(t, file, fate(syscall.SIGKILL, after))
+		write(t, file, doom(syscall.SIGKILL, after))
 		began := time.Now()
 		_, err := f.reload()
 		if err == nil {
@@ -68,7 +68,7 @@ func TestShimIsStopped(t *testing.T) {
 	}
 	f, file := doomed(t)
 	stop := f.load()
-	write(t, file, fate(syscall.SIGSTOP, 0))
+	write(t, file, doom(syscall.SIGSTOP, 0))
 	_, err := f.reload()
 	if fault := failure(t, err); fault.Code != CodeFailed || !strings.Contains(fault.Reason, "the shim did not finish: can't receive message: it was given 20s") {
 		t.Errorf("%#v", fault)

@@ -10,6 +10,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gapless-dev/gapless/handoff/conns"
 )
 
 // Process is a started daemon with all its processes. Its methods may be called by
