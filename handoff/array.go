@@ -25,7 +25,14 @@ func (a array) loose() int {
 	return n
 }
 
-func (l *Listener) protected() bool { return !l.pad && !l.loose }
+// protected: its place must not change unseen. An inherited one is used again after
+// its daemon has ended, so that holds while it is loose, too, if its place is known.
+func (l *Listener) protected() bool {
+	if l.inherited {
+		return !l.unsure
+	}
+	return !l.pad && !l.loose
+}
 
 // hidden tells whether there are members, and no new connection can find any.
 func (a array) hidden() bool {

@@ -24,6 +24,8 @@ type OpenOptions struct {
 	// Shared makes all listeners of the endpoint share one socket, as on systems
 	// that can't steer. Plans are then kept but have no effect.
 	Shared bool
+	// Inherited, if set, is the first listener; it belongs to the endpoint from then on.
+	Inherited *Inherited
 	// Guard, if set, is told of every listener that a daemon may shut down.
 	Guard *Guard
 }
@@ -31,13 +33,14 @@ type OpenOptions struct {
 // Endpoint is one address that is held open, with the listeners at it. It is
 // owned by one goroutine; see the package comment.
 type Endpoint struct {
-	spec     Spec
-	addr     netip.AddrPort
-	options  OpenOptions
-	plan     Plan
-	steering steering
-	open     []*Listener // that Open gave out and Close has not ended
-	warnings []string
+	spec      Spec
+	addr      netip.AddrPort
+	options   OpenOptions
+	inherited *Inherited
+	plan      Plan
+	steering  steering
+	open      []*Listener // that Open gave out and Close has not ended
+	warnings  []string
 }
 
 // steering is what differs between systems: sockets of their own for each
@@ -53,13 +56,20 @@ type steering interface {
 	resume() error
 	members() []*Listener
 	kind() string
+	inherited() (*Listener, error)
+	restore() error
 }
 
 // Open takes the address of spec. Nothing listens there yet: that begins with the
-// first [Endpoint.Open], so an address in use shows there, as an [*InUseError].
+// first [Endpoint.Open], so an address in use shows there, as an [*InUseError]; an
+// inherited socket is not touched before that either. There spec says how to call it
+// and what options to add; those that it leaves open are the socket's.
 func Open(ctx context.Context, spec Spec, o OpenOptions) (*Endpoint, error) {
 	if !spec.Network.IsTCP() {
 		return nil, fmt.Errorf("can't listen on %s: networks other than tcp are not held yet", spec)
+	}
+	if o.Inherited != nil {
+		return openInherited(spec, o), nil
 	}
 	addr, err := resolve(ctx, spec)
 	if err != nil {
@@ -91,6 +101,11 @@ func (ep *Endpoint) Steering() string { return ep.steering.kind() }
 // from its first packet on; a later one gets none until a plan names it.
 func (ep *Endpoint) Open() (*Listener, error) {
 	l, err := ep.steering.open()
+	var unsteerable *unsteerableError
+	if errors.As(err, &unsteerable) {
+		ep.share(err)
+		l, err = ep.steering.open()
+	}
 	if err != nil {
 		return nil, fmt.Errorf("can't listen on %s: %w", ep.spec, err)
 	}
@@ -113,8 +128,19 @@ func (ep *Endpoint) watch(l *Listener) error {
 
 // families tells which packets can come.
 func (ep *Endpoint) families() (v4, v6 bool) {
+	if ep.inherited != nil {
+		return ep.inherited.families()
+	}
 	a := ep.addr.Addr()
 	return a.Is4() || ep.spec.dualStack(a), a.Is6()
+}
+
+// family of its sockets.
+func (ep *Endpoint) family() int {
+	if ep.inherited != nil {
+		return family(ep.inherited.addr.Addr())
+	}
+	return family(ep.addr.Addr())
 }
 
 // Plan is the one in force.
@@ -179,7 +205,7 @@ func (ep *Endpoint) Relisten(l *Listener) error {
 // Close ends a listener: with shutdown(2), so that a stray process that still
 // has it open can't accept from it either. Clients that wait in it are reset;
 // take them off with [Listener.Accept] first. One that a plan names is refused
-// with [ErrSteered].
+// with [ErrSteered]. An inherited one goes on to listen, and is given out again.
 func (ep *Endpoint) Close(l *Listener) error {
 	if l.closed {
 		return nil
@@ -203,7 +229,8 @@ func (ep *Endpoint) unwatch(l *Listener) {
 
 // Refuse makes the address refuse connections while staying taken. It fails with
 // [ErrServing] while a daemon's listener, told to stop, is still there and can't be
-// hidden (Linux before 5.7 without CAP_NET_RAW).
+// hidden (Linux before 5.7 without CAP_NET_RAW), and with [ErrInherited] where the
+// socket is not ours alone.
 func (ep *Endpoint) Refuse() error {
 	if err := ep.steering.refuse(); err != nil {
 		return fmt.Errorf("can't refuse connections at %s: %w", ep.Addr(), err)
@@ -219,8 +246,12 @@ func (ep *Endpoint) Resume() error {
 	return nil
 }
 
-// CloseAll closes every listener and gives the address up; a second one does nothing.
+// CloseAll closes every listener and gives the address up, or back to whom it was
+// inherited from; a second one does nothing.
 func (ep *Endpoint) CloseAll() error {
+	if ep.inherited != nil {
+		return ep.closeInherited()
+	}
 	ep.plan = Plan{}
 	var errs []error
 	for _, l := range slices.Concat(ep.open, ep.steering.members()) {

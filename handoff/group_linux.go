@@ -14,6 +14,7 @@ type group struct {
 	ep       *Endpoint
 	kernel   kernel
 	array    array
+	ours     *Listener   // the inherited one, once it is adopted
 	refusing []*Listener // bound but shut down, see refuse
 	left     []*Listener // have left by themselves and are neither mended nor closed yet
 	departed int         // how many have left by themselves ever
@@ -41,6 +42,11 @@ func (g *group) members() []*Listener {
 // of those leaving in between would make the new one's place uncertain: then it is
 // given up and opened again.
 func (g *group) open() (*Listener, error) {
+	if g.ep.inherited != nil {
+		if l, err := g.openInherited(); l != nil || err != nil {
+			return l, err
+		}
+	}
 	if len(g.array) == 0 && len(g.refusing) > 0 {
 		return nil, fmt.Errorf("the endpoint refuses connections; resume it first")
 	}
@@ -172,7 +178,7 @@ func (g *group) loosen(l *Listener) error {
 // bound to a device that there is none of matches no packet. Kernels before 5.7
 // want CAP_NET_RAW for it; there that one stays.
 func (g *group) hide(l *Listener) {
-	l.hidden = g.kernel.hide(l.fd) == nil || l.hidden
+	l.hidden = l.hidden || !l.inherited && g.kernel.hide(l.fd) == nil
 }
 
 // refresh tells of members that have left by themselves until they listen again or
@@ -247,6 +253,9 @@ func (g *group) relisten(l *Listener) error {
 	if l.member {
 		return nil
 	}
+	if l.inherited {
+		return g.rejoin(l)
+	}
 	l.loose, l.unsure = false, false
 	g.left = drop(g.left, l)
 	if err := g.listen(l); err != nil {
@@ -261,6 +270,9 @@ func (g *group) relisten(l *Listener) error {
 // close looks first who has left by himself, since each decision is made on the
 // mirror.
 func (g *group) close(l *Listener) error {
+	if l.inherited {
+		return g.park(l)
+	}
 	if err := g.look(); err != nil {
 		return err
 	}

@@ -16,6 +16,10 @@ type kernel interface {
 	attach(fd int, in indices) error
 	hide(fd int) error
 	shutdown(fd int)
+	// Of a socket that was inherited, see adopt.
+	admit(fd int) error
+	deafen(fd int) error
+	restore(*Inherited) error
 }
 
 type linux struct{}

@@ -16,9 +16,12 @@ type Listener struct {
 	pad    bool // ours alone: it holds a place in the array and serves nobody
 	loose  bool // its daemon may take it out of the array at any moment
 	hidden bool // no new connection can find it
-	unsure bool // its place in the array is not known; only of pads and loose ones
+	unsure bool // its place in the array is not known; only of pads, loose ones and the inherited one
 	member bool // it is in the kernel's array
 	closed bool
+
+	inherited bool // another process keeps it open too: never shut down, never hidden, and always a member
+	parked    bool // inherited, and no generation has it
 }
 
 // FD is the descriptor. It belongs to the listener: pass it on with [Send] or
@@ -27,6 +30,9 @@ func (l *Listener) FD() int { return l.fd }
 
 // Inode identifies the socket in /proc/PID/fd and in sock_diag.
 func (l *Listener) Inode() uint64 { return l.inode }
+
+// Inherited tells whether another process, that is no daemon of ours, has it too.
+func (l *Listener) Inherited() bool { return l.inherited }
 
 // Endpoint is the address that the listener is open at.
 func (l *Listener) Endpoint() *Endpoint { return l.ep }

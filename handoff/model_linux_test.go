@@ -18,11 +18,15 @@ type model struct {
 	t       *rapid.T
 	chance  *rand.Rand
 	array   []int
+	deaf    map[int]bool // get no packets
+	lone    bool         // one that was listening before it had SO_REUSEPORT, in no group yet
 	mayGo   map[int]bool // told to stop
 	program indices
 	meant   map[uint32]int // by index, when it was attached
 	// probing: the probe's indices count too; not during a change, when nobody probes.
 	probing bool
+	// inherited is the descriptor of a socket that was there before; -1 for none.
+	inherited int
 }
 
 func (m *model) bind(*Endpoint) (int, error) {
@@ -36,6 +40,9 @@ func (m *model) listen(fd, _ int) error {
 	if !slices.Contains(m.array, fd) {
 		m.array = append(m.array, fd)
 	}
+	if len(m.array) > 1 {
+		m.lone = false
+	}
 	m.check()
 	return nil
 }
@@ -47,6 +54,9 @@ func (m *model) listening(fd int) (bool, error) {
 
 func (m *model) attach(_ int, in indices) error {
 	m.leaves()
+	if m.lone {
+		return unix.EINVAL
+	}
 	m.program, m.meant = in, map[uint32]int{}
 	for _, index := range slices.Concat(in.live, in.candidate, in.probe) {
 		if int(index) >= len(m.array) {
@@ -57,11 +67,46 @@ func (m *model) attach(_ int, in indices) error {
 	return nil
 }
 
-func (m *model) hide(int) error { m.leaves(); return nil }
+func (m *model) hide(fd int) error {
+	m.leaves()
+	if fd == m.inherited {
+		m.t.Fatal("the inherited socket is hidden")
+	}
+	return nil
+}
+
+func (m *model) admit(int) error { return nil }
+
+func (m *model) deafen(fd int) error {
+	m.deaf[fd] = true
+	return nil
+}
+
+// restore is the end: nobody but the inherited one may be left.
+func (m *model) restore(in *Inherited) error {
+	if !slices.Equal(m.array, []int{in.fd}) {
+		m.t.Fatalf("in the end the array is %v, and the inherited one %d", m.array, in.fd)
+	}
+	return nil
+}
 
 func (m *model) shutdown(fd int) {
 	m.leaves()
+	if fd == m.inherited {
+		m.t.Fatal("the inherited socket is shut down")
+	}
 	m.leave(fd)
+	delete(m.deaf, fd)
+}
+
+// inherit is what somebody else has opened.
+func (m *model) inherit(addr netip.AddrPort) *Inherited {
+	fd, err := m.bind(nil)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.inherited, m.array, m.lone = fd, []int{fd}, true
+	return &Inherited{fd: fd, addr: addr}
 }
 
 // leaves lets some of those go that may.
@@ -89,6 +134,13 @@ func (m *model) leave(fd int) {
 // hash over all, which is right if only one is left.
 func (m *model) check() {
 	m.t.Helper()
+	if m.meant == nil && m.inherited >= 0 { // a hash over all, where the others must be deaf
+		for _, fd := range m.array {
+			if fd != m.inherited && !m.deaf[fd] {
+				m.t.Fatalf("without a program, %d gets packets: the array is %v", fd, m.array)
+			}
+		}
+	}
 	indices := slices.Concat(m.program.live, m.program.candidate)
 	if m.probing {
 		indices = append(indices, m.program.probe...)
@@ -97,11 +149,17 @@ func (m *model) check() {
 		switch {
 		case int(index) < len(m.array) && m.array[index] == m.meant[index]:
 		case int(index) >= len(m.array) && len(m.array) == 1 && m.array[0] == m.meant[index]:
+		case m.inherited >= 0 && m.deafBut(m.inherited): // it is being given back
 		case len(m.array) == 0:
 		default:
 			m.t.Fatalf("the program names place %d, where %d stood; now the array is %v", index, m.meant[index], m.array)
 		}
 	}
+}
+
+// deafBut: whoever gets a packet of another's drops it, and it comes again.
+func (m *model) deafBut(fd int) bool {
+	return !slices.ContainsFunc(m.array, func(other int) bool { return other != fd && !m.deaf[other] })
 }
 
 // aim checks that the program means the plan's listeners, and where they stand.
@@ -128,8 +186,11 @@ func (m *model) aim(p Plan) {
 // does a client reach anybody but live, and a probe always reaches the candidate.
 func TestGroupAgainstAModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		m := &model{t: t, mayGo: map[int]bool{}, chance: rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))}
+		m := &model{t: t, mayGo: map[int]bool{}, deaf: map[int]bool{}, inherited: -1, chance: rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))}
 		ep := &Endpoint{addr: netip.MustParseAddrPort("127.0.0.1:1"), spec: Spec{Network: TCP}}
+		if rapid.Bool().Draw(t, "inherited") {
+			ep.inherited = m.inherit(ep.addr)
+		}
 		ep.steering = &group{ep: ep, kernel: m}
 		defer ep.CloseAll()
 		must := func(err error) {
@@ -143,6 +204,9 @@ func TestGroupAgainstAModel(t *testing.T) {
 			return l
 		}
 		live := open()
+		if ep.inherited != nil && live.fd != m.inherited {
+			t.Fatal("the inherited socket is not the first listener")
+		}
 		var draining []*Listener
 		for range rapid.IntRange(1, 40).Draw(t, "steps") {
 			next := open()
@@ -168,6 +232,21 @@ func TestGroupAgainstAModel(t *testing.T) {
 				draining = slices.Delete(draining, i, i+1)
 				m.aim(ep.Plan())
 			}
+			if rapid.IntRange(0, 7).Draw(t, "mended") == 0 {
+				left, err := ep.Refresh()
+				must(err)
+				for _, l := range left {
+					if l.inherited {
+						must(ep.Relisten(l))
+						m.mayGo[l.fd] = l.loose
+					}
+				}
+				m.aim(ep.Plan())
+			}
 		}
+		for _, l := range draining {
+			delete(m.mayGo, l.fd) // its daemon is gone
+		}
+		must(ep.CloseAll())
 	})
 }

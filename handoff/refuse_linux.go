@@ -9,6 +9,9 @@ import (
 // get nothing, and a socket that listens later makes a group of its own, since
 // members must be of one device.
 func (g *group) refuse() error {
+	if g.ep.inherited != nil {
+		return ErrInherited
+	}
 	for _, l := range g.array {
 		if l.loose && !l.hidden {
 			return ErrServing

@@ -1,6 +1,7 @@
 package handoff
 
 import (
+	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -38,12 +39,15 @@ func (s *shared) open() (*Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("can't duplicate the listener: %w", err)
 	}
-	l := &Listener{ep: s.ep, fd: fd, inode: s.first.inode, member: true}
+	l := &Listener{ep: s.ep, fd: fd, inode: s.first.inode, inherited: s.first.inherited, member: true}
 	s.others = append(s.others, l)
 	return l, nil
 }
 
 func (s *shared) listen() (*Listener, error) {
+	if in := s.ep.inherited; in != nil {
+		return &Listener{ep: s.ep, fd: in.fd, inode: in.inode, inherited: true, pad: true}, in.set(s.ep.spec.Options)
+	}
 	fd, err := bindSocket(s.ep)
 	if err != nil {
 		return nil, err
@@ -88,6 +92,9 @@ func (s *shared) close(l *Listener) error {
 }
 
 func (s *shared) refuse() error {
+	if s.ep.inherited != nil {
+		return ErrInherited
+	}
 	s.refused = true
 	shutdown(s.first.fd)
 	return nil
@@ -105,4 +112,18 @@ func (s *shared) resume() error {
 		}
 	}
 	return nil
+}
+
+// inherited is nobody: all have the socket.
+func (s *shared) inherited() (*Listener, error) { return nil, nil }
+
+func (s *shared) restore() error {
+	var errs []error
+	for _, l := range s.others {
+		errs = append(errs, l.closeFD())
+	}
+	if s.first != nil {
+		s.first.closed = true
+	}
+	return errors.Join(errs...)
 }

@@ -30,7 +30,11 @@ func bindSocket(ep *Endpoint) (int, error) {
 }
 
 func newSocket(ep *Endpoint) (int, error) {
-	fd, err := tcpSocket(family(ep.addr.Addr()))
+	at := ep.addr
+	if ep.inherited != nil {
+		at = ep.inherited.addr
+	}
+	fd, err := tcpSocket(family(at.Addr()))
 	if err != nil {
 		return -1, fmt.Errorf("can't make a socket: %w", err)
 	}
@@ -38,7 +42,7 @@ func newSocket(ep *Endpoint) (int, error) {
 		unix.Close(fd)
 		return -1, err
 	}
-	if err := unix.Bind(fd, sockaddr(ep.addr)); err != nil {
+	if err := unix.Bind(fd, sockaddr(at)); err != nil {
 		unix.Close(fd)
 		return -1, inUse(ep, err)
 	}
@@ -52,7 +56,9 @@ func prepare(fd int, ep *Endpoint) error {
 	if !ep.options.Shared {
 		set = append(set, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1))
 	}
-	if ep.addr.Addr().Is6() {
+	if ep.inherited != nil {
+		set = append(set, ep.inherited.prepare(fd)...)
+	} else if ep.addr.Addr().Is6() {
 		only := 1
 		if ep.spec.dualStack(ep.addr.Addr()) {
 			only = 0

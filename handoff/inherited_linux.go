@@ -1,0 +1,200 @@
+package handoff
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// traits are what a socket of ours must have in common with the inherited one to be
+// in one group with it (inet_reuseport_add_sock in net/ipv4/inet_hashtables.c).
+type traits struct {
+	v6only    bool
+	device    int    // SO_BINDTODEVICE, by index
+	uid       uint32 // of the socket: who called socket(2)
+	mptcp     bool
+	reusePort int // as it came
+	options   Options
+}
+
+func (in *Inherited) inspect() error {
+	var st unix.Stat_t
+	if err := unix.Fstat(in.fd, &st); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFSOCK {
+		return errors.New("it is no socket; this version holds listening tcp sockets only")
+	}
+	in.inode, in.uid = st.Ino, st.Uid
+	if err := in.checkKind(); err != nil {
+		return err
+	}
+	if err := in.readAddr(); err != nil {
+		return err
+	}
+	return in.readTraits()
+}
+
+func (in *Inherited) checkKind() error {
+	domain, err1 := in.get(unix.SOL_SOCKET, unix.SO_DOMAIN)
+	kind, err2 := in.get(unix.SOL_SOCKET, unix.SO_TYPE)
+	protocol, err3 := in.get(unix.SOL_SOCKET, unix.SO_PROTOCOL)
+	listening, err4 := in.get(unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+	if err := errors.Join(err1, err2, err3, err4); err != nil {
+		return fmt.Errorf("can't read what it is: %w", err)
+	}
+	in.mptcp = protocol == unix.IPPROTO_MPTCP
+	ip := domain == unix.AF_INET || domain == unix.AF_INET6
+	switch {
+	case domain == unix.AF_UNIX:
+		return errors.New("it is a unix socket; this version holds listening tcp sockets only")
+	case !ip:
+		return fmt.Errorf("it is a socket of address family %d; this version holds listening tcp sockets only", domain)
+	case kind == unix.SOCK_DGRAM:
+		return errors.New("it is a udp socket; this version holds listening tcp sockets only")
+	case protocol != unix.IPPROTO_TCP && !in.mptcp:
+		return fmt.Errorf("it is a socket of protocol %d; this version holds listening tcp sockets only", protocol)
+	case listening == 0:
+		return errors.New("it is one connection and does not listen; with systemd, the socket unit needs Accept=no")
+	}
+	return nil
+}
+
+func (in *Inherited) get(level, name int) (int, error) {
+	return unix.GetsockoptInt(in.fd, level, name)
+}
+
+func (in *Inherited) readAddr() (err error) {
+	if in.addr, err = boundTo(in.fd); err != nil {
+		return err
+	}
+	sa, err := unix.Getsockname(in.fd)
+	if six, ok := sa.(*unix.SockaddrInet6); ok && six.ZoneId != 0 {
+		in.addr = netip.AddrPortFrom(in.addr.Addr().WithZone(zoneName(int(six.ZoneId))), in.addr.Port())
+	}
+	return err
+}
+
+func zoneName(index int) string {
+	if i, err := net.InterfaceByIndex(index); err == nil {
+		return i.Name
+	}
+	return strconv.Itoa(index)
+}
+
+// readTraits: what a kernel does not know is not set.
+func (in *Inherited) readTraits() error {
+	if in.addr.Addr().Is6() {
+		only, err := in.get(unix.IPPROTO_IPV6, unix.IPV6_V6ONLY)
+		if err != nil {
+			return fmt.Errorf("can't read its options: %w", err)
+		}
+		in.v6only = only != 0
+	}
+	in.device, _ = in.get(unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX)
+	in.reusePort, _ = in.get(unix.SOL_SOCKET, unix.SO_REUSEPORT)
+	// Of these two an endpoint must know itself.
+	if seconds, err := in.get(unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT); err == nil {
+		in.options.DeferAccept = time.Duration(seconds) * time.Second
+	}
+	if _, limit, err := queue(in.fd); err == nil {
+		in.options.Backlog = limit
+	}
+	return nil
+}
+
+// sockopt is one that accepted connections inherit from their listener, or that
+// decides what the listener gets, as systemd.socket(5) can set it.
+type sockopt struct{ level, name int }
+
+func (in *Inherited) carried() []sockopt {
+	all := []sockopt{
+		{unix.SOL_SOCKET, unix.SO_KEEPALIVE}, {unix.SOL_SOCKET, unix.SO_PRIORITY}, {unix.SOL_SOCKET, unix.SO_MARK},
+		{unix.IPPROTO_TCP, unix.TCP_NODELAY}, {unix.IPPROTO_TCP, unix.TCP_KEEPIDLE}, {unix.IPPROTO_TCP, unix.TCP_KEEPINTVL},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPCNT}, {unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT},
+		{unix.IPPROTO_TCP, unix.TCP_FASTOPEN}, {unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT},
+		{unix.IPPROTO_IP, unix.IP_TOS}, {unix.IPPROTO_IP, unix.IP_TTL}, {unix.IPPROTO_IP, unix.IP_FREEBIND}, {unix.IPPROTO_IP, unix.IP_TRANSPARENT},
+	}
+	if in.addr.Addr().Is6() {
+		all = append(all, sockopt{unix.IPPROTO_IPV6, unix.IPV6_TCLASS}, sockopt{unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS},
+			sockopt{unix.IPPROTO_IPV6, unix.IPV6_FREEBIND}, sockopt{unix.IPPROTO_IPV6, unix.IPV6_TRANSPARENT})
+	}
+	return all
+}
+
+// prepare gives a socket of ours what the inherited one has, before bind.
+func (in *Inherited) prepare(fd int) []error {
+	var set []error
+	if in.addr.Addr().Is6() {
+		only := 0
+		if in.v6only {
+			only = 1
+		}
+		set = append(set, unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, only))
+	}
+	if in.device != 0 {
+		set = append(set, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, in.device))
+	}
+	if uid := in.uid; uid != uint32(os.Geteuid()) {
+		set = append(set, unix.Fchown(fd, int(uid), -1))
+	}
+	for _, o := range in.carried() {
+		set = append(set, in.carry(fd, o))
+	}
+	return append(set, in.carryBuffer(fd, unix.SO_RCVBUF, unix.SO_RCVBUFFORCE), in.carryBuffer(fd, unix.SO_SNDBUF, unix.SO_SNDBUFFORCE), in.carryCongestion(fd), in.carryLinger(fd))
+}
+
+func (in *Inherited) carry(fd int, o sockopt) error {
+	want, err := in.get(o.level, o.name)
+	if err != nil {
+		return nil // this kernel has no such option
+	}
+	if have, err := unix.GetsockoptInt(fd, o.level, o.name); err == nil && have == want {
+		return nil
+	}
+	if err := unix.SetsockoptInt(fd, o.level, o.name, want); err != nil {
+		return fmt.Errorf("option %d/%d of it can't be set to %d: %w", o.level, o.name, want, err)
+	}
+	return nil
+}
+
+// carryBuffer: the kernel doubles what it is given (socket(7)), and above a limit
+// only who may administer the network gets what he asks for; others get the limit.
+func (in *Inherited) carryBuffer(fd, name, force int) error {
+	want, err := in.get(unix.SOL_SOCKET, name)
+	if err != nil {
+		return nil
+	}
+	if have, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, name); err == nil && have == want {
+		return nil
+	}
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, force, want/2) == nil {
+		return nil
+	}
+	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, name, want/2)
+}
+
+func (in *Inherited) carryCongestion(fd int) error {
+	want, err := unix.GetsockoptString(in.fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION)
+	if err != nil {
+		return nil
+	}
+	if have, err := unix.GetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION); err == nil && have == want {
+		return nil
+	}
+	return unix.SetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, want)
+}
+
+func (in *Inherited) carryLinger(fd int) error {
+	want, err := unix.GetsockoptLinger(in.fd, unix.SOL_SOCKET, unix.SO_LINGER)
+	if err != nil || want.Onoff == 0 {
+		return nil
+	}
+	return unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, want)
+}
