@@ -9,14 +9,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openInherited gives out the inherited socket: at first, with whoever waits in it,
-// and whenever no generation has it; nil where one does. It stays a member for good:
-// where no generation has it, it is parked, and the program does not name it.
-func (g *group) openInherited() (*Listener, error) {
-	if g.ours == nil {
-		return g.adopt()
-	}
+// parked is the inherited socket if no generation has it. It stays a member for good,
+// though the program may not name it. Generations that follow the first get listeners
+// of their own, since only those can settle before the daemon is told to stop for good.
+func (g *group) parked() (*Listener, error) {
 	l := g.ours
+	if l == nil {
+		return nil, nil
+	}
 	if err := g.look(); err != nil || !l.parked || !l.member || l.unsure {
 		return nil, err
 	}

@@ -57,6 +57,7 @@ type steering interface {
 	members() []*Listener
 	kind() string
 	inherited() (*Listener, error)
+	parked() (*Listener, error)
 	restore() error
 }
 
@@ -100,7 +101,22 @@ func (ep *Endpoint) Steering() string { return ep.steering.kind() }
 // Open makes a new listener. The first one of an endpoint gets all its traffic
 // from its first packet on; a later one gets none until a plan names it.
 func (ep *Endpoint) Open() (*Listener, error) {
-	l, err := ep.steering.open()
+	return ep.give(ep.steering.open)
+}
+
+// Reserve is Open for a listener in which clients are to wait: the inherited one, if
+// no generation has it.
+func (ep *Endpoint) Reserve() (*Listener, error) {
+	return ep.give(func() (*Listener, error) {
+		if l, err := ep.steering.parked(); l != nil || err != nil {
+			return l, err
+		}
+		return ep.steering.open()
+	})
+}
+
+func (ep *Endpoint) give(open func() (*Listener, error)) (*Listener, error) {
+	l, err := open()
 	var unsteerable *unsteerableError
 	if errors.As(err, &unsteerable) {
 		ep.share(err)

@@ -42,10 +42,8 @@ func (g *group) members() []*Listener {
 // of those leaving in between would make the new one's place uncertain: then it is
 // given up and opened again.
 func (g *group) open() (*Listener, error) {
-	if g.ep.inherited != nil {
-		if l, err := g.openInherited(); l != nil || err != nil {
-			return l, err
-		}
+	if g.ep.inherited != nil && g.ours == nil {
+		return g.adopt()
 	}
 	if len(g.array) == 0 && len(g.refusing) > 0 {
 		return nil, fmt.Errorf("the endpoint refuses connections; resume it first")

@@ -115,7 +115,7 @@ type sockopt struct{ level, name int }
 
 func (in *Inherited) carried() []sockopt {
 	all := []sockopt{
-		{unix.SOL_SOCKET, unix.SO_KEEPALIVE}, {unix.SOL_SOCKET, unix.SO_PRIORITY}, {unix.SOL_SOCKET, unix.SO_MARK},
+		{unix.SOL_SOCKET, unix.SO_KEEPALIVE}, {unix.SOL_SOCKET, unix.SO_MARK},
 		{unix.IPPROTO_TCP, unix.TCP_NODELAY}, {unix.IPPROTO_TCP, unix.TCP_KEEPIDLE}, {unix.IPPROTO_TCP, unix.TCP_KEEPINTVL},
 		{unix.IPPROTO_TCP, unix.TCP_KEEPCNT}, {unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT},
 		{unix.IPPROTO_TCP, unix.TCP_FASTOPEN}, {unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT},
@@ -125,7 +125,7 @@ func (in *Inherited) carried() []sockopt {
 		all = append(all, sockopt{unix.IPPROTO_IPV6, unix.IPV6_TCLASS}, sockopt{unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS},
 			sockopt{unix.IPPROTO_IPV6, unix.IPV6_FREEBIND}, sockopt{unix.IPPROTO_IPV6, unix.IPV6_TRANSPARENT})
 	}
-	return all
+	return append(all, sockopt{unix.SOL_SOCKET, unix.SO_PRIORITY}) // last: IP_TOS sets it too
 }
 
 // prepare gives a socket of ours what the inherited one has, before bind.

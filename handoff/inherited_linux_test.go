@@ -112,7 +112,7 @@ func serveInherited(t *testing.T, ln *net.TCPListener, in *Inherited, from uint3
 	port := in.Addr().Port()
 	ep := openInheritedEndpoint(t, in)
 	d := startDaemon(t, ep, from+1, 1)
-	if ep.Steering() != "cbpf" || !d.listeners[0].Inherited() || ep.Addr().Port() != port {
+	if ep.Steering() != "cbpf" || len(ep.Warnings()) > 0 || !d.listeners[0].Inherited() || ep.Addr().Port() != port {
 		t.Fatalf("the first listener is %s by %s, %q", d.listeners[0], ep.Steering(), ep.Warnings())
 	}
 	h := &history{}
@@ -201,10 +201,12 @@ func TestInheritedSocketThatWasShutDown(t *testing.T) {
 	if seen := askMany(t, ep, 50); seen[2] != 50 {
 		t.Errorf("answered by %v", seen)
 	}
-	third := startDaemon(t, ep, 3, 1)
-	if !third.listeners[0].Inherited() {
-		t.Error("the inherited socket is not given out again")
+	l, err := ep.Reserve()
+	if err != nil || !l.Inherited() {
+		t.Fatalf("the inherited socket is not given out again: %s, %v", l, err)
 	}
+	third := &daemon{id: 3, listeners: []*Listener{l}}
+	third.serve(t, l)
 	mustSteer(t, ep, Plan{Live: third.listeners})
 	if seen := askMany(t, ep, 50); seen[3] != 50 {
 		t.Errorf("then by %v", seen)

@@ -199,7 +199,11 @@ func TestGroupAgainstAModel(t *testing.T) {
 			}
 		}
 		open := func() *Listener {
-			l, err := ep.Open()
+			give := ep.Open
+			if rapid.Bool().Draw(t, "reserve") {
+				give = ep.Reserve
+			}
+			l, err := give()
 			must(err)
 			return l
 		}

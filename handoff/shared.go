@@ -114,6 +114,8 @@ func (s *shared) resume() error {
 	return nil
 }
 
+func (s *shared) parked() (*Listener, error) { return nil, nil }
+
 // inherited is nobody: all have the socket.
 func (s *shared) inherited() (*Listener, error) { return nil, nil }
 

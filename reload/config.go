@@ -64,6 +64,9 @@ type Config struct {
 	// systems that can't steer.
 	Specs  []handoff.Spec
 	Shared bool
+	// Inherited are listening sockets that this process was started with; each is an
+	// endpoint, whether a spec means it or not. They belong to the service from [New] on.
+	Inherited []*handoff.Inherited
 
 	Strategy     Strategy // overlap
 	Ready        ready.Options

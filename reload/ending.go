@@ -154,6 +154,7 @@ func (s *Service) windDown() {
 // there will be none, are refused.
 func (s *Service) turnAway(g *generation) {
 	if s.st.Goal == state.End {
+		s.giveBack()
 		s.loosen(g)
 		return
 	}
@@ -248,6 +249,10 @@ func (s *Service) interrupt() {
 	s.stopTimer(&s.restart)
 	s.giveUpCandidate("the service was told to end")
 	s.closeTrial()
+	stop := s.stopNow
+	if s.giveBack() {
+		stop = s.stopSoon
+	}
 	for _, g := range s.runs {
 		if again {
 			s.retract(g)
@@ -255,7 +260,7 @@ func (s *Service) interrupt() {
 			g.cancel() // what it had is not waited for
 			continue
 		}
-		s.stopNow(g)
+		stop(g)
 	}
 }
 
@@ -278,6 +283,7 @@ func (s *Service) endWith(code int, err error) {
 	s.toEnd("its daemon has ended", false)
 	s.outcome.code, s.outcome.err = code, err
 	s.closeTrial()
+	s.giveBack()
 	for _, g := range s.runs {
 		s.stopNow(g)
 	}

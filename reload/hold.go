@@ -41,13 +41,20 @@ func (s *Service) refuseAll() {
 			return
 		}
 	}
+	refused := false
 	for _, e := range s.eps {
-		if err := e.Refuse(); err != nil {
+		if err := e.Refuse(); errors.Is(err, handoff.ErrInherited) {
+			continue // clients wait, as they did before there was a holder
+		} else if err != nil {
 			if !errors.Is(err, handoff.ErrServing) {
 				s.report("hold.refuse-failed", 0, err)
 			}
 			return
 		}
+		refused = true
+	}
+	if !refused {
+		return
 	}
 	s.st.Refusing = true
 	s.emit(event{kind: "hold.refusing", level: levelWarn,

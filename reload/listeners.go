@@ -58,7 +58,7 @@ func (s *Service) holdReserve(e *endpoint) error {
 	if e.reserve != nil {
 		return nil
 	}
-	l, err := e.Endpoint.Open()
+	l, err := e.Endpoint.Reserve()
 	if err != nil {
 		return err
 	}
@@ -234,7 +234,7 @@ func (s *Service) mend(i int, l *handoff.Listener) {
 	g := s.ownerOf(i, l)
 	if g != nil {
 		r := s.record(g)
-		if !r.Signalled.IsZero() || g.condemned || r.Phase == state.Failed {
+		if (!r.Signalled.IsZero() || g.condemned || r.Phase == state.Failed) && !l.Inherited() {
 			return // it is loose: listening again it would be in no group of ours
 		}
 		if r.Phase == state.Canary || r.Phase == state.Starting && !s.gets(i, l) {
@@ -300,6 +300,11 @@ func (s *Service) knownInodes() []uint64 {
 	var known []uint64
 	for _, e := range s.eps {
 		known = append(known, e.Inodes()...)
+	}
+	for _, in := range s.cfg.Inherited {
+		if in != nil {
+			known = append(known, in.Inode())
+		}
 	}
 	return known
 }

@@ -77,6 +77,7 @@ func newService(ctx context.Context, cfg Config, sys system) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
+	cfg = cfg.pair(ctx)
 	if _, _, err := credential(cfg.User, cfg.Group); err != nil {
 		return nil, err // better now than when clients wait already
 	}
@@ -100,7 +101,8 @@ func (s *Service) open(ctx context.Context) error {
 		return err
 	}
 	for i, spec := range s.cfg.Specs {
-		ep, err := handoff.Open(ctx, spec, handoff.OpenOptions{Shared: s.cfg.Shared, Guard: s.guard})
+		in := s.cfg.Inherited[i]
+		ep, err := handoff.Open(ctx, spec, handoff.OpenOptions{Shared: s.cfg.Shared, Guard: s.guard, Inherited: in})
 		if err != nil {
 			return err
 		}
@@ -112,7 +114,7 @@ func (s *Service) open(ctx context.Context) error {
 		if err := s.holdReserve(e); err != nil {
 			return err
 		}
-		s.st.Endpoints = append(s.st.Endpoints, state.Endpoint{Name: e.name, Spec: spec.String(), Addr: ep.Addr().String(), Steering: ep.Steering(), Reserve: e.reserve.Inode()})
+		s.st.Endpoints = append(s.st.Endpoints, state.Endpoint{Name: e.name, Spec: spec.String(), Addr: ep.Addr().String(), Steering: ep.Steering(), Inherited: in != nil, Reserve: e.reserve.Inode()})
 	}
 	return nil
 }
@@ -130,12 +132,12 @@ func nameOf(spec handoff.Spec, i int, cfg Config) string {
 }
 
 // checkNames: a daemon finds its listeners by name. One that was given may be what
-// another got by its place.
+// another got by its place. Those of one systemd.socket(5) unit all have its name.
 func checkNames(cfg Config) error {
 	seen := map[string]bool{}
 	for i, spec := range cfg.Specs {
 		name := nameOf(spec, i, cfg)
-		if seen[name] {
+		if seen[name] && cfg.Inherited[i] == nil {
 			return fmt.Errorf("can't listen on %s: another listener has the name %s too", spec, name)
 		}
 		seen[name] = true
@@ -215,6 +217,7 @@ func (s *Service) finish() {
 func (s *Service) release() {
 	s.cancel()
 	s.closeEndpoints()
+	s.closeInherited()
 	s.guard.Close()
 	s.wg.Wait()
 }

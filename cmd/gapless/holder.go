@@ -141,6 +141,9 @@ func (h *holder) announce(svc *reload.Service, log zerolog.Logger) {
 		if e.Name != svc.Name() {
 			text += " (" + e.Name + ")"
 		}
+		if e.Inherited {
+			text += ", taken over from the service manager"
+		}
 		host, port, _ := net.SplitHostPort(e.Addr)
 		log.Info().Str("service", svc.Name()).Str("event", "listening").Str("name", e.Name).
 			Str("address", e.Addr).Str("host", host).Str("port", port).Str("steering", e.Steering).Msg(text)

@@ -20,10 +20,15 @@ func newRun(t terminal) *cobra.Command {
 		Example: runExample,
 		Long:    runLong,
 		RunE: func(c *cobra.Command, command []string) error {
-			cfg, err := f.config(command)
+			inherited, err := inherit()
+			if err != nil {
+				return err
+			}
+			cfg, err := f.config(command, len(inherited))
 			if err != nil {
 				return wrongUsage(c.CommandPath(), "%s", err)
 			}
+			cfg.Inherited = inherited
 			h := holder{terminal: t, flags: &f, config: cfg}
 			return h.run(c.Context())
 		},

@@ -14,8 +14,8 @@ import (
 	"github.com/gapless-dev/gapless/reload/spawn"
 )
 
-// config is what the flags ask for. Every error is one of usage.
-func (f *runFlags) config(command []string) (reload.Config, error) {
+// config is what the flags ask for, beside the sockets that were inherited. Every error is one of usage.
+func (f *runFlags) config(command []string, inherited int) (reload.Config, error) {
 	cfg := reload.Config{
 		Command: command, Dir: f.workdir, EnvFile: f.envFile, User: f.user, Group: f.group,
 		ReadyTimeout: orNone(f.readyTimeout), Probation: time.Duration(f.probation), DrainTimeout: orNone(f.drainTimeout), StopTimeout: orNone(f.stopTimeout),
@@ -35,7 +35,7 @@ func (f *runFlags) config(command []string) (reload.Config, error) {
 	if cfg.Name, err = f.serviceName(command); err != nil {
 		return cfg, err
 	}
-	if cfg.Specs, err = f.specs(); err != nil {
+	if cfg.Specs, err = f.specs(inherited > 0); err != nil {
 		return cfg, err
 	}
 	if cfg.Ready, err = f.readiness(); err != nil {
@@ -81,7 +81,10 @@ func (f *runFlags) serviceName(command []string) (string, error) {
 	return name, nil
 }
 
-func (f *runFlags) specs() ([]handoff.Spec, error) {
+func (f *runFlags) specs(optional bool) ([]handoff.Spec, error) {
+	if len(f.listen) == 0 && optional && len(f.fdnames) == 0 {
+		return nil, nil
+	}
 	if len(f.listen) == 0 {
 		return nil, errors.New("say on what it listens, with -l 8080 or -l 127.0.0.1:8080; this version can't find it out by itself")
 	}

@@ -95,6 +95,8 @@ type Endpoint struct {
 	Spec     string `json:"spec"`
 	Addr     string `json:"address"`
 	Steering string `json:"steering"`
+	// Inherited: the socket is a service manager's, and goes back to it.
+	Inherited bool `json:"inherited,omitempty"`
 	// Reserve is the inode of a listener that waits for the next generation; 0 if
 	// there is none. Clients that come while nobody is live wait in it.
 	Reserve uint64 `json:"reserve,omitempty"`
