@@ -31,6 +31,8 @@ import (
 //	daemon close3           says that it is ready, without its listener
 //	daemon env              says what it was given
 //	daemon doomed           serves for half a second, and ends with 3
+//	daemon terms            says each SIGTERM, and serves on
+//	daemon ask ADDR         is no daemon: says what is answered there
 //	daemon usr1 FILE        writes to FILE at SIGUSR1
 //	daemon chatty           says much, and goes on saying it
 //	daemon threads          has all its threads before it serves
@@ -48,6 +50,8 @@ func daemon(args []string) int {
 		fmt.Fprintln(os.Stderr, strings.Join(args[2:], " "))
 		n, _ := strconv.Atoi(args[1])
 		return n
+	case "ask":
+		return askOnce(args[1])
 	case "hang":
 		untilSignal(syscall.SIGTERM)
 		return 0
@@ -117,8 +121,16 @@ func serve(mode string, args []string) int {
 		}
 		wg.Go(func() { server.Serve(l) })
 	}
-	if mode != "silent" {
+	if mode != "silent" && mode != "terms" {
 		say("READY=1")
+	}
+	if mode == "terms" {
+		c := make(chan os.Signal, 8)
+		signal.Notify(c, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+		say("READY=1")
+		for sig := range c {
+			fmt.Println("daemon got", sig)
+		}
 	}
 	if mode == "ignore-term" {
 		wg.Wait()

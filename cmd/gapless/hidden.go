@@ -2,6 +2,8 @@ package main
 
 import (
 	"os"
+	"os/exec"
+	"path/filepath"
 	"runtime"
 
 	"github.com/gapless-dev/gapless/reload/spawn"
@@ -32,7 +34,26 @@ func hidden(args []string) {
 // been replaced meanwhile: the two must be of one version.
 func myself() (string, error) {
 	if runtime.GOOS == "linux" {
-		return "/proc/self/exe", nil
+		if _, err := os.Stat("/proc/self/exe"); err == nil {
+			return "/proc/self/exe", nil
+		}
+		// Without /proc there is only what we were called by.
+		path, err := exec.LookPath(os.Args[0])
+		if err != nil {
+			return "", err
+		}
+		return filepath.Abs(path)
 	}
 	return os.Executable()
+}
+
+// withoutProc is what is lost where a container has no /proc; "" where there is one.
+func withoutProc() string {
+	if runtime.GOOS != "linux" {
+		return ""
+	}
+	if _, err := os.Stat("/proc/self"); err == nil {
+		return ""
+	}
+	return "/proc is not mounted: connections are not counted, a daemon that closes its listener or leaves processes behind is not noticed, and there is no way back to a replaced binary"
 }

@@ -2,10 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
+	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -39,15 +43,20 @@ func (h *holder) run(ctx context.Context) error {
 	}
 	defer reaper.Close()
 	socket, err := h.listen(ctx)
-	if err != nil {
+	if h.mayLack(err) {
+		log.Warn().Err(err).Str("service", h.config.Name).Str("event", "control.none").
+			Msgf("%s: it runs without a control socket: HUP reloads it, QUIT drains and ends it, USR1 logs its state", h.config.Name)
+	} else if err != nil {
 		return err
 	}
 	svc, err := reload.New(ctx, h.config)
 	if err != nil {
-		socket.Remove()
+		if socket != nil {
+			socket.Remove()
+		}
 		return err
 	}
-	server := control.Serve(socket, svc, control.Options{Start: h.startLimit(), Canary: h.canaryLimit(), Stop: h.stopLimit(), Log: log})
+	answering := h.serve(socket, svc, log)
 	h.announce(svc, log)
 
 	ctx, cancel := context.WithCancel(ctx)
@@ -62,9 +71,7 @@ func (h *holder) run(ctx context.Context) error {
 	// Its error has been logged, as every other event.
 	code, _ := svc.Run(context.WithoutCancel(ctx))
 
-	if err := server.Close(); err != nil {
-		log.Warn().Err(err).Str("event", "control.failed").Send()
-	}
+	answering()
 	cancel()
 	wg.Wait()
 	return exitCode(code)
@@ -93,6 +100,28 @@ func (h *holder) listen(ctx context.Context) (*control.Socket, error) {
 		return nil, fmt.Errorf("%s: %w", h.config.Name, err)
 	}
 	return socket, nil
+}
+
+// serve answers at the control socket, if there is one, until what it returns is called.
+func (h *holder) serve(socket *control.Socket, svc *reload.Service, log zerolog.Logger) (end func()) {
+	if socket == nil {
+		return func() {}
+	}
+	server := control.Serve(socket, svc, control.Options{Start: h.startLimit(), Canary: h.canaryLimit(), Stop: h.stopLimit(), Log: log})
+	return func() {
+		if err := server.Close(); err != nil {
+			log.Warn().Err(err).Str("event", "control.failed").Send()
+		}
+	}
+}
+
+// mayLack: in a container there may be no place for the control socket, and none was
+// asked for.
+func (h *holder) mayLack(err error) bool {
+	if h.flags.control != "" || os.Getenv("GAPLESS_RUNTIME_DIR") != "" {
+		return false
+	}
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS)
 }
 
 func (h *holder) socketPath() (string, error) {
@@ -134,6 +163,9 @@ func (h *holder) stopLimit() time.Duration {
 // announce says what people must know to use it: the ports that were taken.
 func (h *holder) announce(svc *reload.Service, log zerolog.Logger) {
 	for _, w := range svc.Warnings() {
+		log.Warn().Str("service", svc.Name()).Str("event", "service.warning").Msgf("%s: %s", svc.Name(), w)
+	}
+	if w := withoutProc(); w != "" {
 		log.Warn().Str("service", svc.Name()).Str("event", "service.warning").Msgf("%s: %s", svc.Name(), w)
 	}
 	for _, e := range svc.Addrs() {

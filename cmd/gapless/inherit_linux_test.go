@@ -278,7 +278,7 @@ func TestTakenOverSocketOfAKilledHolder(t *testing.T) {
 		if err := syscall.Kill(daemon, syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
-		untilNobodyListensBut(t, daemon)
+		untilEnded(t, daemon)
 		waiting := make(chan error, 1)
 		go func() {
 			_, err := answerAt(web.Addr().String())
@@ -293,11 +293,12 @@ func TestTakenOverSocketOfAKilledHolder(t *testing.T) {
 	}
 }
 
-// untilNobodyListensBut: the process is gone, and its listener with it.
-func untilNobodyListensBut(t *testing.T, pid int) {
+// untilEnded: a zombie has closed what it had.
+func untilEnded(t *testing.T, pid int) {
 	t.Helper()
 	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
-		if fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid)); err != nil || len(fds) == 0 {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil || bytes.HasPrefix(stat[bytes.LastIndexByte(stat, ')'):], []byte(") Z")) {
 			return
 		}
 	}

@@ -28,9 +28,10 @@ import (
 func TestMain(m *testing.M) {
 	hidden(os.Args)
 	testscript.Main(m, map[string]func(){
-		"gapless": main,
-		"daemon":  func() { os.Exit(daemon(os.Args[1:])) },
-		"ask":     func() { os.Exit(fetch(os.Args[1])) },
+		"gapless":   main,
+		"daemon":    func() { os.Exit(daemon(os.Args[1:])) },
+		"ask":       func() { os.Exit(fetch(os.Args[1])) },
+		"container": func() { os.Exit(inContainer(os.Args[1:])) },
 	})
 }
 

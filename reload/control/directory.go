@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/gapless-dev/gapless/reload"
 )
 
@@ -22,13 +24,14 @@ type Directory struct {
 	public bool
 }
 
-// RuntimeDirectory is $GAPLESS_RUNTIME_DIR, else /run/gapless for root, else
-// $XDG_RUNTIME_DIR/gapless, else /tmp/gapless-UID. getenv is [os.Getenv].
+// RuntimeDirectory is $GAPLESS_RUNTIME_DIR, else /run/gapless for root where it can be
+// written to (containers may have no /run), else $XDG_RUNTIME_DIR/gapless, else
+// /tmp/gapless-UID. getenv is [os.Getenv].
 func RuntimeDirectory(getenv func(string) string) Directory {
 	if dir := getenv("GAPLESS_RUNTIME_DIR"); dir != "" {
 		return Directory{Path: dir}
 	}
-	if os.Geteuid() == 0 {
+	if os.Geteuid() == 0 && (writable("/run/gapless") || writable("/run")) {
 		return Directory{Path: "/run/gapless"}
 	}
 	if dir := getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(dir) {
@@ -36,6 +39,9 @@ func RuntimeDirectory(getenv func(string) string) Directory {
 	}
 	return Directory{Path: "/tmp/gapless-" + strconv.Itoa(os.Geteuid()), public: true}
 }
+
+// writable: root fails only where the file system is read-only, or nothing is there.
+func writable(path string) bool { return unix.Access(path, unix.W_OK) == nil }
 
 // Make makes it, with mode 0700, where it is not there yet.
 func (d Directory) Make() error {

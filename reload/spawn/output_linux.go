@@ -14,6 +14,9 @@ func outputPipe() (r, w *os.File, err error) {
 	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
 		return nil, nil, err
 	}
+	if _, err := os.Stat("/proc/self/fd"); err != nil {
+		return withoutProc(fds)
+	}
 	defer unix.Close(fds[1])
 	both, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", fds[1]), unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -21,6 +24,17 @@ func outputPipe() (r, w *os.File, err error) {
 		return nil, nil, err
 	}
 	return os.NewFile(uintptr(fds[0]), "output"), os.NewFile(uintptr(both), "output"), nil
+}
+
+// withoutProc the writing end is for writing only: a daemon that outlives its holder
+// gets EPIPE.
+func withoutProc(fds [2]int) (r, w *os.File, err error) {
+	if err := unix.SetNonblock(fds[1], false); err != nil {
+		unix.Close(fds[0])
+		unix.Close(fds[1])
+		return nil, nil, err
+	}
+	return os.NewFile(uintptr(fds[0]), "output"), os.NewFile(uintptr(fds[1]), "output"), nil
 }
 
 func unread(r *os.File) int {
