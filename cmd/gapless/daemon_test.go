@@ -32,6 +32,7 @@ import (
 //	daemon env              says what it was given
 //	daemon doomed           serves for half a second, and ends with 3
 //	daemon terms            says each SIGTERM, and serves on
+//	daemon chatty           writes all the time, whether or not it can
 //	daemon ask ADDR         is no daemon: says what is answered there
 //	daemon usr1 FILE        writes to FILE at SIGUSR1
 //	daemon chatty           says much, and goes on saying it
@@ -123,6 +124,14 @@ func serve(mode string, args []string) int {
 	}
 	if mode != "silent" && mode != "terms" {
 		say("READY=1")
+	}
+	if mode == "chatty" {
+		signal.Ignore(syscall.SIGPIPE)
+		go func() {
+			for range time.Tick(time.Millisecond) {
+				fmt.Println("still here")
+			}
+		}()
 	}
 	if mode == "terms" {
 		c := make(chan os.Signal, 8)

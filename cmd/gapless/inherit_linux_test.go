@@ -76,12 +76,19 @@ func copyFile(from, to string) error {
 	return os.WriteFile(to, b, 0o755)
 }
 
-// hold starts a holder called web, with sockets from fd 3 on.
+// hold starts a holder called web, with sockets from fd 3 on. DIR/ in its arguments is
+// the directory of the binaries.
 func hold(t *testing.T, dir string, set func(*exec.Cmd), sockets []net.Listener, names string, args ...string) *holding {
 	t.Helper()
 	h := &holding{t: t, dir: dir, log: &words{}, ended: make(chan struct{}), client: control.NewClient("web", dir+"/run/web.sock")}
 	h.cmd = exec.Command(dir+"/gapless", append([]string{"listen-pid", "--", dir + "/gapless", "run", "-n", "web", "--stop-timeout", "5s"}, args...)...)
-	h.cmd.Env = append(os.Environ(), "GAPLESS_RUNTIME_DIR="+dir+"/run", "GORACE=atexit_sleep_ms=0", fmt.Sprintf("LISTEN_FDS=%d", len(sockets)))
+	for i, arg := range h.cmd.Args {
+		h.cmd.Args[i] = strings.Replace(arg, "DIR/", dir+"/", 1)
+	}
+	h.cmd.Env = append(os.Environ(), "NO_COLOR=1", "GAPLESS_RUNTIME_DIR="+dir+"/run", "GORACE=atexit_sleep_ms=0")
+	if len(sockets) > 0 {
+		h.cmd.Env = append(h.cmd.Env, fmt.Sprintf("LISTEN_FDS=%d", len(sockets)))
+	}
 	if names != "" {
 		h.cmd.Env = append(h.cmd.Env, "LISTEN_FDNAMES="+names)
 	}
@@ -230,7 +237,7 @@ func TestTakenOverSockets(t *testing.T) {
 	web, admin := listening(t, "tcp", "[::]:0"), listening(t, "tcp", "127.0.0.1:0")
 	_, port, _ := net.SplitHostPort(web.Addr().String())
 	both := []net.Listener{web, admin}
-	h := hold(t, dir, nil, both, "http:admin", "--", dir+"/daemon", "env")
+	h := hold(t, dir, nil, both, "http:admin", "--", "DIR/daemon", "env")
 	s := h.live(1)
 	for i, e := range s.Endpoints {
 		if name := []string{"http", "admin"}[i]; e.Name != name || e.Addr != both[i].Addr().String() || !e.Inherited || e.Steering != "cbpf" {
@@ -249,7 +256,7 @@ func TestTakenOverSockets(t *testing.T) {
 	if code := h.end(syscall.SIGTERM); code != 0 {
 		t.Errorf("it ended with %d", code)
 	}
-	again := hold(t, dir, nil, both, "http:admin", "--", dir+"/daemon")
+	again := hold(t, dir, nil, both, "http:admin", "--", "DIR/daemon")
 	again.live(1)
 	again.reload()
 	load.end(t)
@@ -265,7 +272,7 @@ func TestTakenOverSocketOfAKilledHolder(t *testing.T) {
 	for reloads := range 2 {
 		dir := binaries(t)
 		web := listening(t, "tcp", "127.0.0.1:0")
-		h := hold(t, dir, nil, []net.Listener{web}, "", "--", dir+"/daemon")
+		h := hold(t, dir, nil, []net.Listener{web}, "", "--", "DIR/daemon")
 		h.live(1)
 		if reloads > 0 {
 			h.reload()
@@ -284,7 +291,7 @@ func TestTakenOverSocketOfAKilledHolder(t *testing.T) {
 			_, err := answerAt(web.Addr().String())
 			waiting <- err
 		}()
-		again := hold(t, dir, nil, []net.Listener{web}, "", "--", dir+"/daemon")
+		again := hold(t, dir, nil, []net.Listener{web}, "", "--", "DIR/daemon")
 		again.live(1)
 		if err := <-waiting; err != nil {
 			t.Errorf("who came while nobody was there: %v", err)
@@ -318,7 +325,7 @@ func TestTakenOverSocketOfRoots(t *testing.T) {
 	asOther := func(c *exec.Cmd) {
 		c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 12345, Gid: 12345}}
 	}
-	h := hold(t, dir, asOther, []net.Listener{web}, "", "--", dir+"/daemon")
+	h := hold(t, dir, asOther, []net.Listener{web}, "", "--", "DIR/daemon")
 	if s := h.live(1); s.Endpoints[0].Steering != "shared" {
 		t.Errorf("steering is %s", s.Endpoints[0].Steering)
 	}
@@ -328,7 +335,7 @@ func TestTakenOverSocketOfRoots(t *testing.T) {
 	h.reload()
 	h.live(2)
 	h.end(syscall.SIGTERM)
-	again := hold(t, dir, asOther, []net.Listener{web}, "", "--", dir+"/daemon")
+	again := hold(t, dir, asOther, []net.Listener{web}, "", "--", "DIR/daemon")
 	if got, err := answerAt(web.Addr().String()); err != nil || got != "generation 1" {
 		t.Errorf("after a new start: %q, %v", got, err)
 	}
@@ -341,7 +348,7 @@ func TestTakenOverSocketOfRoots(t *testing.T) {
 func TestTakenOverSocketsAndSpecs(t *testing.T) {
 	dir := binaries(t)
 	a, b, c := listening(t, "tcp", "127.0.0.1:0"), listening(t, "tcp", "127.0.0.1:0"), listening(t, "tcp", "127.0.0.1:0")
-	h := hold(t, dir, nil, []net.Listener{a, b, c}, "a:b:c", "-l", "own=127.0.0.1:0", "-l", "beta="+b.Addr().String(), "-l", "a=127.0.0.1:1", "--", dir+"/daemon", "env")
+	h := hold(t, dir, nil, []net.Listener{a, b, c}, "a:b:c", "-l", "own=127.0.0.1:0", "-l", "beta="+b.Addr().String(), "-l", "a=127.0.0.1:1", "--", "DIR/daemon", "env")
 	s := h.live(1)
 	var got []string
 	for _, e := range s.Endpoints {
@@ -365,7 +372,7 @@ func TestSocketThatCantBeTakenOver(t *testing.T) {
 	dir := binaries(t)
 	path := dir + "/x.sock"
 	for names, l := range map[string]net.Listener{"": listening(t, "tcp", "127.0.0.1:0"), "x:y": listening(t, "unix", path)} {
-		h := hold(t, dir, nil, []net.Listener{l, l}[:1+len(names)/3], names, "-l", "127.0.0.1:0", "--", dir+"/daemon")
+		h := hold(t, dir, nil, []net.Listener{l, l}[:1+len(names)/3], names, "-l", "127.0.0.1:0", "--", "DIR/daemon")
 		if names == "" {
 			h.live(1)
 			h.end(syscall.SIGTERM)
