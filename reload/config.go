@@ -65,7 +65,8 @@ type Config struct {
 	Specs  []handoff.Spec
 	Shared bool
 	// Inherited are listening sockets that this process was started with; each is an
-	// endpoint, whether a spec means it or not. They belong to the service from [New] on.
+	// endpoint, whether a spec means it or not. They are the service's; if [New] fails,
+	// some may stay open.
 	Inherited []*handoff.Inherited
 
 	Strategy     Strategy // overlap

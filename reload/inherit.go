@@ -2,6 +2,7 @@ package reload
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -40,6 +41,22 @@ func (c Config) named(s handoff.Spec) bool {
 	return s.Name != "" && slices.ContainsFunc(c.Inherited, func(in *handoff.Inherited) bool { return in.Name == s.Name })
 }
 
+// checkInherited: two at one address are in one group, and nobody could say which of
+// them a client is for.
+func checkInherited(cfg Config) error {
+	seen := map[string]*handoff.Inherited{}
+	for _, in := range cfg.Inherited {
+		if in == nil {
+			continue
+		}
+		if other := seen[in.Addr().String()]; other != nil {
+			return fmt.Errorf("can't take over %s: %s listens on %s too; with systemd, leave ReusePort= out", in, other, in.Addr())
+		}
+		seen[in.Addr().String()] = in
+	}
+	return nil
+}
+
 // closeInherited gives up those that have not become an endpoint's.
 func (s *Service) closeInherited() {
 	for _, in := range s.cfg.Inherited {
@@ -54,10 +71,13 @@ func (s *Service) closeInherited() {
 // until now.
 func (s *Service) giveBack() bool {
 	moved := false
-	for _, e := range s.eps {
+	for i, e := range s.eps {
 		given, err := e.GiveBack()
 		if err != nil {
 			s.report("steer.failed", 0, err)
+		}
+		if given && e.reserve != nil {
+			s.relayFrom(i, e.reserve, s.relayed) // who waits there would wait in vain
 		}
 		moved = moved || given
 	}

@@ -56,7 +56,7 @@ func (s *Service) holdClients() error {
 		if e.reserve != nil {
 			continue
 		}
-		l, err := e.Open()
+		l, err := e.Reserve()
 		if err != nil {
 			s.dropReserve()
 			return err

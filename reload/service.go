@@ -97,7 +97,7 @@ func newService(ctx context.Context, cfg Config, sys system) (*Service, error) {
 }
 
 func (s *Service) open(ctx context.Context) error {
-	if err := checkNames(s.cfg); err != nil {
+	if err := errors.Join(checkInherited(s.cfg), checkNames(s.cfg)); err != nil {
 		return err
 	}
 	for i, spec := range s.cfg.Specs {

@@ -312,6 +312,61 @@ func untilEnded(t *testing.T, pid int) {
 	t.Fatalf("process %d does not end", pid)
 }
 
+// A stopped service's clients wait in the manager's socket, however long, and are
+// those of the next start.
+func TestTakenOverSocketWhileStopped(t *testing.T) {
+	dir := binaries(t)
+	web := listening(t, "tcp", "127.0.0.1:0")
+	h := hold(t, dir, nil, []net.Listener{web}, "", "--hold-timeout", "1ms", "--", "DIR/daemon")
+	h.live(1)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	for number := 2; number < 5; number++ {
+		h.reload()
+		if err := h.client.Stop(ctx, 0); err != nil {
+			t.Fatal(err)
+		}
+		waiting := make(chan error, 1)
+		go func() {
+			_, err := answerAt(web.Addr().String())
+			waiting <- err
+		}()
+		h.untilQueued()
+		if _, err := h.client.Start(ctx, 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-waiting; err != nil {
+			t.Errorf("who waited while it was stopped: %v", err)
+		}
+	}
+	h.end(syscall.SIGTERM)
+}
+
+// untilQueued: a client waits, and nobody is live.
+func (h *holding) untilQueued() {
+	h.t.Helper()
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		s, err := h.client.Status(h.t.Context())
+		if err == nil && s.Live() == nil && len(s.Queues) > 0 && s.Queues[0].Queue > 0 {
+			if s.Refusing {
+				h.t.Error("it refuses clients that are the manager's")
+			}
+			return
+		}
+	}
+	h.t.Fatal("nobody waits")
+}
+
+// Two at one address can't be told apart.
+func TestTakenOverSocketsAtOneAddress(t *testing.T) {
+	web := listening(t, "tcp", "127.0.0.1:0")
+	h := hold(t, binaries(t), nil, []net.Listener{web, web}, "a:b", "--", "DIR/daemon")
+	<-h.ended
+	if h.cmd.ProcessState.ExitCode() != 1 || !strings.Contains(h.log.String(), "gapless: can't take over fd 4 (b): fd 3 (a) listens on "+web.Addr().String()) {
+		t.Errorf("it ended with %v", h.cmd.ProcessState)
+	}
+}
+
 // A socket of root's, and a holder that is not: it is shared, said so, and serves.
 func TestTakenOverSocketOfRoots(t *testing.T) {
 	if os.Geteuid() != 0 {
