@@ -404,7 +404,7 @@ func TestInheritedSocketInRandomOrder(t *testing.T) {
 	t.Logf("seed %d", seed)
 	s := begin(t, ep, &history{}, random, 0)
 	c := startClients(s.h, ln.Addr().String())
-	for range rounds(60) {
+	for range rounds(30) {
 		s.step()
 	}
 	c.end(t)

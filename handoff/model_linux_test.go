@@ -1,6 +1,7 @@
 package handoff
 
 import (
+	"errors"
 	"math/rand/v2"
 	"net/netip"
 	"os"
@@ -162,6 +163,19 @@ func (m *model) deafBut(fd int) bool {
 	return !slices.ContainsFunc(m.array, func(other int) bool { return other != fd && !m.deaf[other] })
 }
 
+// mend what a daemon has shut down that was told to stop, if it is inherited.
+func (m *model) mend(ep *Endpoint) error {
+	left, err := ep.Refresh()
+	for _, l := range left {
+		if l.inherited {
+			err = errors.Join(err, ep.Relisten(l))
+			m.mayGo[l.fd] = l.loose
+		}
+	}
+	m.aim(ep.Plan())
+	return err
+}
+
 // aim checks that the program means the plan's listeners, and where they stand.
 func (m *model) aim(p Plan) {
 	m.t.Helper()
@@ -237,15 +251,7 @@ func TestGroupAgainstAModel(t *testing.T) {
 				m.aim(ep.Plan())
 			}
 			if rapid.IntRange(0, 7).Draw(t, "mended") == 0 {
-				left, err := ep.Refresh()
-				must(err)
-				for _, l := range left {
-					if l.inherited {
-						must(ep.Relisten(l))
-						m.mayGo[l.fd] = l.loose
-					}
-				}
-				m.aim(ep.Plan())
+				must(m.mend(ep))
 			}
 		}
 		for _, l := range draining {

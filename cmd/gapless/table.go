@@ -29,6 +29,13 @@ func printTable(to io.Writer, all []reload.Status) error {
 			fmt.Fprintln(w, strings.Join([]string{r.service, r.gen, r.state, r.pid, r.up, r.conns, r.queue, r.binary, r.reason}, "\t"))
 		}
 	}
+	for _, s := range all {
+		for _, e := range s.Endpoints {
+			if e.Steering == "shared" {
+				fmt.Fprintf(w, "%s: its generations share one socket at %s\n", s.Name, e.Addr)
+			}
+		}
+	}
 	if err := w.Flush(); err != nil {
 		return fmt.Errorf("can't print the status: %w", err)
 	}

@@ -241,3 +241,32 @@ func TestInheritedByName(t *testing.T) {
 		t.Errorf("left: %q", got)
 	}
 }
+
+// The bare descriptors may be of any kind, and are the caller's.
+func TestFiles(t *testing.T) {
+	web, _ := tcpFile(t)
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	for _, tt := range []struct {
+		env   string
+		names []string
+		fails bool
+	}{
+		{"LISTEN_PID=self LISTEN_PIDFDID=self LISTEN_FDS=2 LISTEN_FDNAMES=http:x", []string{"3http", "4x"}, false},
+		{"LISTEN_PID=self LISTEN_FDS=2", []string{"3", "4"}, false},
+		{"LISTEN_PID=1 LISTEN_FDS=2", nil, false},
+		{"LISTEN_PID=self LISTEN_FDS=2 LISTEN_FDNAMES=http", nil, true},
+		{"LISTEN_PID=self LISTEN_FDS=none", nil, true},
+	} {
+		r := inChild(t, "files", []*os.File{web, null}, strings.Fields(tt.env)...)
+		if !reflect.DeepEqual(r.Names, tt.names) || (r.Err != "") != tt.fails || r.Again != "[] <nil>" {
+			t.Errorf("%s: %q, %q, and again %q", tt.env, r.Names, r.Err, r.Again)
+		}
+		if len(r.Names) > 0 && len(r.Inheritable) > 0 {
+			t.Errorf("%s: a grandchild would get %q", tt.env, r.Inheritable)
+		}
+	}
+}

@@ -65,6 +65,8 @@ func reportInherited(role string) {
 	switch name, ok := strings.CutPrefix(role, "listen:"); {
 	case ok:
 		r.listen(name)
+	case role == "files":
+		r.files()
 	default:
 		r.inherit()
 	}
@@ -98,6 +100,18 @@ func (r *childReport) inherit() {
 		r.Addrs = append(r.Addrs, ln.Addr().String())
 		ln.Close()
 	}
+}
+
+func (r *childReport) files() {
+	files, err := Files()
+	for _, f := range files {
+		r.Names = append(r.Names, fmt.Sprint(f.FD, f.Name))
+	}
+	if err != nil {
+		r.Err = err.Error()
+	}
+	again, err := Files()
+	r.Again = fmt.Sprint(again, err)
 }
 
 func (r *childReport) listen(name string) {
