@@ -41,7 +41,10 @@ func startDaemon(t *testing.T, ep *Endpoint, id uint32, workers int) *daemon {
 
 func (d *daemon) serve(t *testing.T, l *Listener) {
 	t.Helper()
-	ln := inherit(t, l)
+	d.accept(inherit(t, l))
+}
+
+func (d *daemon) accept(ln net.Listener) {
 	d.lns = append(d.lns, ln)
 	d.done.Go(func() {
 		for {

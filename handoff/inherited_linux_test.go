@@ -167,24 +167,37 @@ func endInherited(t *testing.T, ln *net.TCPListener, ep *Endpoint, d *daemon) {
 	}
 }
 
-// Adopting costs nobody under load anything, however often.
+// Adopting costs nobody anything who connects at that very moment, however often.
 func TestAdoptingUnderLoad(t *testing.T) {
-	for range 30 {
+	for range 60 {
 		ln, in := manager(t, "tcp", "127.0.0.1:0")
-		ep := openInheritedEndpoint(t, in)
+		before := &daemon{id: 1}
+		before.accept(ln)
 		h := &history{}
 		h.set(1)
-		c := startClients(h, ln.Addr().String()) // they wait until somebody accepts
-		d := startDaemon(t, ep, 1, 1)
+		c := startClients(h, ln.Addr().String())
+		for c.answered() < 20 {
+			time.Sleep(time.Millisecond)
+		}
+		ep := openInheritedEndpoint(t, in)
+		mustOpen(t, ep)
 		candidate := startDaemon(t, ep, 2, 1)
-		askMany(t, ep, 20)
+		for enough := c.answered() + 20; c.answered() < enough; {
+			time.Sleep(time.Millisecond)
+		}
 		c.end(t)
-		d.stop(1)
 		candidate.stop(1)
 		if err := ep.CloseAll(); err != nil {
 			t.Fatal(err)
 		}
+		before.stop(1)
 	}
+}
+
+func (c *clients) answered() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.count
 }
 
 // A daemon that shuts the socket down does so for the manager too: it must listen
