@@ -158,6 +158,17 @@ func (h *holding) end(sig os.Signal) int {
 	return h.cmd.ProcessState.ExitCode()
 }
 
+// said waits until the holder, or its daemon, has said it.
+func (h *holding) said(what string) {
+	h.t.Helper()
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		if strings.Contains(h.log.String(), what) {
+			return
+		}
+	}
+	h.t.Fatalf("it never said %q", what)
+}
+
 // untilQueued: a client waits, and nobody is live.
 func (h *holding) untilQueued() {
 	h.t.Helper()

@@ -157,6 +157,32 @@ func TestTakenOverSocketOfAKilledHolder(t *testing.T) {
 	}
 }
 
+// Who comes once the daemon was told to stop for good is the next holder's, although
+// the daemon would still accept.
+func TestTakenOverSocketIsGivenBackFirst(t *testing.T) {
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGQUIT} {
+		dir := binaries(t)
+		web := listening(t, "tcp", "127.0.0.1:0")
+		h := hold(t, dir, nil, []net.Listener{web}, "", "--drain-timeout", "1s", "--", "DIR/daemon", "terms")
+		h.live(1)
+		h.reload()
+		h.cmd.Process.Signal(sig)
+		h.said("generation 2 was told to stop")
+		answer := make(chan string, 1)
+		go func() {
+			got, err := answerAt(web.Addr().String())
+			answer <- fmt.Sprint(got, err)
+		}()
+		<-h.ended
+		again := hold(t, dir, nil, []net.Listener{web}, "", "--", "DIR/daemon")
+		if got := <-answer; got != "generation 1<nil>" {
+			t.Errorf("%s: who came then was answered %q", sig, got)
+		}
+		again.live(1)
+		again.end(syscall.SIGTERM)
+	}
+}
+
 // A stopped service's clients wait in the manager's socket, however long, and are
 // those of the next start.
 func TestTakenOverSocketWhileStopped(t *testing.T) {

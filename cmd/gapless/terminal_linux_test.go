@@ -79,16 +79,6 @@ func (x *tty) typed(key byte) {
 	}
 }
 
-func (x *tty) seen(what string) {
-	x.t.Helper()
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
-		if strings.Contains(x.log.String(), what) {
-			return
-		}
-	}
-	x.t.Fatalf("%q never was seen", what)
-}
-
 func (x *tty) code() int {
 	x.t.Helper()
 	select {
@@ -104,7 +94,7 @@ const ctrlC = 3
 // The daemon is told to stop by the holder, once, and not by the terminal too.
 func TestCtrlC(t *testing.T) {
 	x := onTTY(t, nil, nil, "--stop-timeout", "1s", "--", "DIR/daemon", "terms")
-	x.seen("generation 1 live")
+	x.said("generation 1 live")
 	x.typed(ctrlC)
 	if code := x.code(); code != 137 {
 		t.Errorf("it ended with %d", code)
@@ -116,7 +106,7 @@ func TestCtrlC(t *testing.T) {
 
 func TestCtrlCEndsADaemonThatStops(t *testing.T) {
 	x := onTTY(t, nil, nil, "--", "DIR/daemon")
-	x.seen("generation 1 live")
+	x.said("generation 1 live")
 	x.typed(ctrlC)
 	if code := x.code(); code != 0 {
 		t.Errorf("it ended with %d", code)
@@ -125,9 +115,9 @@ func TestCtrlCEndsADaemonThatStops(t *testing.T) {
 
 func TestCtrlCTwiceKills(t *testing.T) {
 	x := onTTY(t, nil, nil, "--stop-timeout", "10m", "--", "DIR/daemon", "ignore-term")
-	x.seen("generation 1 live")
+	x.said("generation 1 live")
 	x.typed(ctrlC)
-	x.seen("was told to stop")
+	x.said("was told to stop")
 	x.typed(ctrlC)
 	if code := x.code(); code != 137 {
 		t.Errorf("it ended with %d", code)
@@ -139,7 +129,7 @@ func TestCtrlCTwiceKills(t *testing.T) {
 func TestTerminalGone(t *testing.T) {
 	for _, mode := range []string{"", "chatty"} {
 		x := onTTY(t, nil, nil, "--", "DIR/daemon", mode)
-		x.seen("generation 1 live")
+		x.said("generation 1 live")
 		s := x.live(1)
 		x.hangUp()
 		if code := x.code(); code != 0 {
@@ -163,10 +153,10 @@ func TestOutputOnATerminalThatStopsBackgroundJobs(t *testing.T) {
 		}
 	}
 	x := onTTY(t, nil, stops, "--", "DIR/daemon", "env")
-	x.seen("env GAPLESS_GENERATION=1")
+	x.said("env GAPLESS_GENERATION=1")
 	x.live(1)
 	x.cmd.Process.Signal(syscall.SIGHUP)
-	x.seen("env GAPLESS_GENERATION=2")
+	x.said("env GAPLESS_GENERATION=2")
 	x.live(2)
 	x.typed(ctrlC)
 	if code := x.code(); code != 0 {
