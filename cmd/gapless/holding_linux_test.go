@@ -184,12 +184,13 @@ func (h *holding) untilQueued() {
 	h.t.Fatal("nobody waits")
 }
 
-// untilEnded: a zombie has closed what it had.
+// untilEnded: a zombie has closed what it had, if it has no other threads any more.
 func untilEnded(t *testing.T, pid int) {
 	t.Helper()
 	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		if err != nil || bytes.HasPrefix(stat[bytes.LastIndexByte(stat, ')'):], []byte(") Z")) {
+		threads, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+		if err != nil || len(threads) < 2 && bytes.HasPrefix(stat[bytes.LastIndexByte(stat, ')'):], []byte(") Z")) {
 			return
 		}
 	}

@@ -162,21 +162,35 @@ func TestTakenOverSocketOfAKilledHolder(t *testing.T) {
 func TestTakenOverSocketIsGivenBackFirst(t *testing.T) {
 	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGQUIT} {
 		dir := binaries(t)
+		if err := os.WriteFile(dir+"/mode", nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
 		web := listening(t, "tcp", "127.0.0.1:0")
-		h := hold(t, dir, nil, []net.Listener{web}, "", "--drain-timeout", "1s", "--", "DIR/daemon", "terms")
+		h := hold(t, dir, nil, []net.Listener{web}, "", "--drain-timeout", "1s", "--", "DIR/daemon", "from", "DIR/mode")
 		h.live(1)
+		if err := os.WriteFile(dir+"/mode", []byte("terms"), 0o644); err != nil {
+			t.Fatal(err)
+		}
 		h.reload()
+		h.said("generation 1 is gone")
 		h.cmd.Process.Signal(sig)
 		h.said("generation 2 was told to stop")
-		answer := make(chan string, 1)
-		go func() {
-			got, err := answerAt(web.Addr().String())
-			answer <- fmt.Sprint(got, err)
-		}()
+		c, err := net.DialTimeout("tcp", web.Addr().String(), patience)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		select {
+		case <-h.ended:
+			t.Errorf("%s: who came then had to wait for the end even to connect", sig)
+		default:
+		}
 		<-h.ended
 		again := hold(t, dir, nil, []net.Listener{web}, "", "--", "DIR/daemon")
-		if got := <-answer; got != "generation 1<nil>" {
-			t.Errorf("%s: who came then was answered %q", sig, got)
+		fmt.Fprint(c, "GET / HTTP/1.0\r\n\r\n")
+		c.SetDeadline(time.Now().Add(patience))
+		if got, err := io.ReadAll(c); err != nil || !strings.HasSuffix(string(got), "generation 1") {
+			t.Errorf("%s: who came then was answered %q, %v", sig, got, err)
 		}
 		again.live(1)
 		again.end(syscall.SIGTERM)
