@@ -72,9 +72,9 @@ func copyFile(from, to string) error {
 	return os.WriteFile(to, b, 0o755)
 }
 
-// hold starts a holder called web, with sockets from fd 3 on. DIR/ in its arguments is
+// startHolding starts a holder called web, with sockets from fd 3 on. DIR/ in its arguments is
 // the directory of the binaries.
-func hold(t *testing.T, dir string, set func(*exec.Cmd), sockets []net.Listener, names string, args ...string) *holding {
+func startHolding(t *testing.T, dir string, set func(*exec.Cmd), sockets []net.Listener, names string, args ...string) *holding {
 	t.Helper()
 	h := &holding{t: t, dir: dir, log: &words{}, ended: make(chan struct{}), client: control.NewClient("web", dir+"/run/web.sock")}
 	h.cmd = exec.Command(dir+"/gapless", append([]string{"listen-pid", "--", dir + "/gapless", "run", "-n", "web", "--stop-timeout", "5s"}, args...)...)

@@ -94,7 +94,7 @@ func TestTakenOverSockets(t *testing.T) {
 	web, admin := listening(t, "tcp", "[::]:0"), listening(t, "tcp", "127.0.0.1:0")
 	_, port, _ := net.SplitHostPort(web.Addr().String())
 	both := []net.Listener{web, admin}
-	h := hold(t, dir, nil, both, "http:admin", "--", "DIR/daemon", "env")
+	h := startHolding(t, dir, nil, both, "http:admin", "--", "DIR/daemon", "env")
 	s := h.live(1)
 	for i, e := range s.Endpoints {
 		if name := []string{"http", "admin"}[i]; e.Name != name || e.Addr != both[i].Addr().String() || !e.Inherited || e.Steering != "cbpf" {
@@ -113,7 +113,7 @@ func TestTakenOverSockets(t *testing.T) {
 	if code := h.end(syscall.SIGTERM); code != 0 {
 		t.Errorf("it ended with %d", code)
 	}
-	again := hold(t, dir, nil, both, "http:admin", "--", "DIR/daemon")
+	again := startHolding(t, dir, nil, both, "http:admin", "--", "DIR/daemon")
 	again.live(1)
 	again.reload()
 	load.end(t)
@@ -129,7 +129,7 @@ func TestTakenOverSocketOfAKilledHolder(t *testing.T) {
 	for reloads := range 2 {
 		dir := binaries(t)
 		web := listening(t, "tcp", "127.0.0.1:0")
-		h := hold(t, dir, nil, []net.Listener{web}, "", "--", "DIR/daemon")
+		h := startHolding(t, dir, nil, []net.Listener{web}, "", "--", "DIR/daemon")
 		h.live(1)
 		if reloads > 0 {
 			h.reload()
@@ -148,7 +148,7 @@ func TestTakenOverSocketOfAKilledHolder(t *testing.T) {
 			_, err := answerAt(web.Addr().String())
 			waiting <- err
 		}()
-		again := hold(t, dir, nil, []net.Listener{web}, "", "--", "DIR/daemon")
+		again := startHolding(t, dir, nil, []net.Listener{web}, "", "--", "DIR/daemon")
 		again.live(1)
 		if err := <-waiting; err != nil {
 			t.Errorf("who came while nobody was there: %v", err)
@@ -166,7 +166,7 @@ func TestTakenOverSocketIsGivenBackFirst(t *testing.T) {
 			t.Fatal(err)
 		}
 		web := listening(t, "tcp", "127.0.0.1:0")
-		h := hold(t, dir, nil, []net.Listener{web}, "", "--drain-timeout", "1s", "--", "DIR/daemon", "from", "DIR/mode")
+		h := startHolding(t, dir, nil, []net.Listener{web}, "", "--drain-timeout", "1s", "--", "DIR/daemon", "from", "DIR/mode")
 		h.live(1)
 		if err := os.WriteFile(dir+"/mode", []byte("terms"), 0o644); err != nil {
 			t.Fatal(err)
@@ -186,7 +186,7 @@ func TestTakenOverSocketIsGivenBackFirst(t *testing.T) {
 		default:
 		}
 		<-h.ended
-		again := hold(t, dir, nil, []net.Listener{web}, "", "--", "DIR/daemon")
+		again := startHolding(t, dir, nil, []net.Listener{web}, "", "--", "DIR/daemon")
 		fmt.Fprint(c, "GET / HTTP/1.0\r\n\r\n")
 		c.SetDeadline(time.Now().Add(patience))
 		if got, err := io.ReadAll(c); err != nil || !strings.HasSuffix(string(got), "generation 1") {
@@ -202,7 +202,7 @@ func TestTakenOverSocketIsGivenBackFirst(t *testing.T) {
 func TestTakenOverSocketWhileStopped(t *testing.T) {
 	dir := binaries(t)
 	web := listening(t, "tcp", "127.0.0.1:0")
-	h := hold(t, dir, nil, []net.Listener{web}, "", "--hold-timeout", "1ms", "--", "DIR/daemon")
+	h := startHolding(t, dir, nil, []net.Listener{web}, "", "--hold-timeout", "1ms", "--", "DIR/daemon")
 	h.live(1)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -230,7 +230,7 @@ func TestTakenOverSocketWhileStopped(t *testing.T) {
 // Two at one address can't be told apart.
 func TestTakenOverSocketsAtOneAddress(t *testing.T) {
 	web := listening(t, "tcp", "127.0.0.1:0")
-	h := hold(t, binaries(t), nil, []net.Listener{web, web}, "a:b", "--", "DIR/daemon")
+	h := startHolding(t, binaries(t), nil, []net.Listener{web, web}, "a:b", "--", "DIR/daemon")
 	<-h.ended
 	if h.cmd.ProcessState.ExitCode() != 1 || !strings.Contains(h.log.String(), "gapless: can't take over fd 4 (b): fd 3 (a) listens on "+web.Addr().String()) {
 		t.Errorf("it ended with %v", h.cmd.ProcessState)
@@ -250,7 +250,7 @@ func TestTakenOverSocketOfRoots(t *testing.T) {
 	asOther := func(c *exec.Cmd) {
 		c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 12345, Gid: 12345}}
 	}
-	h := hold(t, dir, asOther, []net.Listener{web}, "", "--", "DIR/daemon")
+	h := startHolding(t, dir, asOther, []net.Listener{web}, "", "--", "DIR/daemon")
 	if s := h.live(1); s.Endpoints[0].Steering != "shared" {
 		t.Errorf("steering is %s", s.Endpoints[0].Steering)
 	}
@@ -264,7 +264,7 @@ func TestTakenOverSocketOfRoots(t *testing.T) {
 		t.Errorf("status says %q, %v", out, err)
 	}
 	h.end(syscall.SIGTERM)
-	again := hold(t, dir, asOther, []net.Listener{web}, "", "--", "DIR/daemon")
+	again := startHolding(t, dir, asOther, []net.Listener{web}, "", "--", "DIR/daemon")
 	if got, err := answerAt(web.Addr().String()); err != nil || got != "generation 1" {
 		t.Errorf("after a new start: %q, %v", got, err)
 	}
@@ -277,7 +277,7 @@ func TestTakenOverSocketOfRoots(t *testing.T) {
 func TestTakenOverSocketsAndSpecs(t *testing.T) {
 	dir := binaries(t)
 	a, b, c := listening(t, "tcp", "127.0.0.1:0"), listening(t, "tcp", "127.0.0.1:0"), listening(t, "tcp", "127.0.0.1:0")
-	h := hold(t, dir, nil, []net.Listener{a, b, c}, "a:b:c", "-l", "own=127.0.0.1:0", "-l", "beta="+b.Addr().String(), "-l", "a=127.0.0.1:1", "--", "DIR/daemon", "env")
+	h := startHolding(t, dir, nil, []net.Listener{a, b, c}, "a:b:c", "-l", "own=127.0.0.1:0", "-l", "beta="+b.Addr().String(), "-l", "a=127.0.0.1:1", "--", "DIR/daemon", "env")
 	s := h.live(1)
 	var got []string
 	for _, e := range s.Endpoints {
@@ -301,7 +301,7 @@ func TestSocketThatCantBeTakenOver(t *testing.T) {
 	dir := binaries(t)
 	path := dir + "/x.sock"
 	for names, l := range map[string]net.Listener{"": listening(t, "tcp", "127.0.0.1:0"), "x:y": listening(t, "unix", path)} {
-		h := hold(t, dir, nil, []net.Listener{l, l}[:1+len(names)/3], names, "-l", "127.0.0.1:0", "--", "DIR/daemon")
+		h := startHolding(t, dir, nil, []net.Listener{l, l}[:1+len(names)/3], names, "-l", "127.0.0.1:0", "--", "DIR/daemon")
 		if names == "" {
 			h.live(1)
 			h.end(syscall.SIGTERM)

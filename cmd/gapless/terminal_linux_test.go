@@ -51,7 +51,7 @@ func onTTY(t *testing.T, set func(*exec.Cmd), prepare func(slave int), args ...s
 	if prepare != nil {
 		prepare(int(x.slave.Fd()))
 	}
-	x.holding = hold(t, binaries(t), func(c *exec.Cmd) {
+	x.holding = startHolding(t, binaries(t), func(c *exec.Cmd) {
 		c.Stdin, c.Stdout, c.Stderr = x.slave, x.slave, x.slave
 		c.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 0}
 		if set != nil {
