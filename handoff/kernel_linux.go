@@ -25,7 +25,7 @@ type kernel interface {
 type linux struct{}
 
 func (linux) bind(ep *Endpoint) (int, error)  { return bindSocket(ep) }
-func (linux) listen(fd, backlog int) error    { return unix.Listen(fd, backlog) }
+func (linux) listen(fd, backlog int) error    { return listen(fd, backlog) }
 func (linux) listening(fd int) (bool, error)  { return isListening(fd) }
 func (linux) attach(fd int, in indices) error { return attach(fd, program(in)) }
 func (linux) shutdown(fd int)                 { shutdown(fd) }

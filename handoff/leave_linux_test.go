@@ -94,6 +94,25 @@ func TestMendedListenerBehindALooseOne(t *testing.T) {
 	candidate.stop(1)
 }
 
+// Two of a daemon's processes shut the listener down, each for itself. Who connects
+// after it was mended gets an answer, not the end of what was shut down before.
+func TestMendedListenerThatWasShutDownTwice(t *testing.T) {
+	for _, shared := range []bool{false, true} {
+		ep, err := Open(t.Context(), spec(t, "127.0.0.1:0"), OpenOptions{Shared: shared})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { ep.CloseAll() })
+		live := startDaemon(t, ep, 1, 1)
+		shutdown(live.listeners[0].fd)
+		mend(t, ep, live)
+		if seen := askMany(t, ep, 5); seen[1] != 5 {
+			t.Errorf("shared %v: answered by %v", shared, seen)
+		}
+		live.stop(1)
+	}
+}
+
 // Live was shut down and is closed, not mended: the next listener is the first again.
 func TestCloseOfALiveListenerThatHasLeft(t *testing.T) {
 	ep := openEndpoint(t, spec(t, "127.0.0.1:0"))

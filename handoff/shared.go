@@ -81,7 +81,7 @@ func (s *shared) relisten(*Listener) error {
 	if listening, err := isListening(s.first.fd); err != nil || listening {
 		return err
 	}
-	return unix.Listen(s.first.fd, backlog(s.ep.spec))
+	return listen(s.first.fd, backlog(s.ep.spec))
 }
 
 // close must not shut the socket down: the others are the same.

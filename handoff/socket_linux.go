@@ -6,6 +6,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -29,6 +30,19 @@ func accept(fd int) (int, bool, error) {
 		}
 		return -1, false, fmt.Errorf("can't accept: %w", err)
 	}
+}
+
+// listen with a socket that does not yet, or not any more. Where it was shut down
+// twice, by two of a daemon's processes or by one and by us, the second time is
+// remembered (inet_shutdown in net/ipv4/af_inet.c), and what is accepted from it would be
+// shut down from birth. Disconnecting it (connect(2), AF_UNSPEC) forgets that.
+func listen(fd, backlog int) error {
+	none := unix.RawSockaddr{Family: unix.AF_UNSPEC}
+	_, _, errno := unix.Syscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&none)), unsafe.Sizeof(none))
+	if errno != 0 {
+		return fmt.Errorf("can't disconnect it: %w", errno)
+	}
+	return unix.Listen(fd, backlog)
 }
 
 // tcpListen is TCP_LISTEN of net/tcp_states.h.

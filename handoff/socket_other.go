@@ -35,6 +35,8 @@ func accept(fd int) (int, bool, error) {
 	return c, true, nil
 }
 
+func listen(fd, backlog int) error { return unix.Listen(fd, backlog) }
+
 func isListening(fd int) (bool, error) {
 	on, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
 	if err != nil {
