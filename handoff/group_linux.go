@@ -137,7 +137,14 @@ func (g *group) part() error {
 	return nil
 }
 
-func (g *group) steer(p Plan) error { return g.attachPlan(p) }
+// steer looks first who has left by himself. A plan whose live one has is attached
+// when that one listens again.
+func (g *group) steer(p Plan) error {
+	if err := g.look(); err != nil {
+		return err
+	}
+	return g.attachPlan(p)
+}
 
 func (g *group) attachPlan(p Plan) error {
 	in := indices{live: g.places(p.Live), candidate: g.places(p.Candidate), probe: g.places(p.Probe), share: p.Share}
@@ -145,7 +152,7 @@ func (g *group) attachPlan(p Plan) error {
 	if len(in.live) == 0 {
 		return nil
 	}
-	// Never through one that was shut down: that spoils its next listen.
+	// Through one that was shut down it would take no effect and spoil the next listen.
 	return g.kernel.attach(g.array[in.live[0]].fd, in)
 }
 
