@@ -233,11 +233,12 @@ func (s *Service) mendAll() {
 func (s *Service) mend(i int, l *handoff.Listener) {
 	g := s.ownerOf(i, l)
 	if g != nil {
-		r := s.record(g)
-		if (!r.Signalled.IsZero() || g.condemned || r.Phase == state.Failed) && !l.Inherited() {
+		r, ending := s.record(g), s.st.Goal == state.End
+		held := s.gets(i, l)
+		if (ending || !held) && !l.Inherited() && (!r.Signalled.IsZero() || g.condemned || r.Phase == state.Failed) {
 			return // it is loose: listening again it would be in no group of ours
 		}
-		if r.Phase == state.Canary || r.Phase == state.Starting && !s.gets(i, l) {
+		if r.Phase == state.Canary || r.Phase == state.Starting && !held {
 			s.fail(g, CodeNotReady, fmt.Sprintf("shut its listener at %s down", s.eps[i].Addr()))
 			return
 		}
