@@ -38,6 +38,19 @@ func TestShutDownListenerIsFoundUntilMended(t *testing.T) {
 	}
 }
 
+// A listener that was shut down does not begin to listen again unseen.
+func TestShutDownListenerIsFoundAfterARestore(t *testing.T) {
+	ep := openEndpoint(t, spec(t, "127.0.0.1:0"))
+	l := mustOpen(t, ep)
+	shutdown(l.fd)
+	if err := l.Restore(false); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := ep.Refresh(); err != nil || !slices.Equal(left, []*Listener{l}) {
+		t.Fatalf("refresh: %v, %v", left, err)
+	}
+}
+
 // guarded is an endpoint and who watches its listeners.
 func guarded(t *testing.T) (*Guard, *Endpoint) {
 	t.Helper()

@@ -50,8 +50,10 @@ func (l *Listener) Restore(nonBlocking bool) error {
 	if err := unix.SetNonblock(l.fd, nonBlocking); err != nil {
 		return fmt.Errorf("can't restore the blocking mode of %s: %w", l, err)
 	}
-	if !l.member {
-		return nil
+	// One that was shut down is mended in its turn: listening again unseen, it would
+	// stand elsewhere in the kernel's array than we believe.
+	if listening, err := isListening(l.fd); err != nil || !listening || !l.member {
+		return err
 	}
 	if err := unix.Listen(l.fd, backlog(l.ep.spec)); err != nil {
 		return fmt.Errorf("can't restore the backlog of %s: %w", l, err)
