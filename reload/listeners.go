@@ -238,7 +238,7 @@ func (s *Service) mend(i int, l *handoff.Listener) {
 		if (ending || !held) && !l.Inherited() && (!r.Signalled.IsZero() || g.condemned || r.Phase == state.Failed) {
 			return // it is loose: listening again it would be in no group of ours
 		}
-		if r.Phase == state.Canary || r.Phase == state.Starting && !held {
+		if r.Phase == state.Canary || r.Phase == state.Starting && !held && l.Endpoint().Steering() != "shared" {
 			s.fail(g, CodeNotReady, fmt.Sprintf("shut its listener at %s down", s.eps[i].Addr()))
 			return
 		}
@@ -253,11 +253,12 @@ func (s *Service) mend(i int, l *handoff.Listener) {
 
 // downAt is the place of the first listener that does not listen any more, -1 if
 // all do; only then no connection may wait in it. The guard's word may come too
-// late: a probe that was reset with the queue looks like one that was accepted.
+// late: a probe that was reset with the queue looks like one that was accepted. Of one
+// that all share nobody knows who has shut it down.
 func downAt(listeners []*handoff.Listener) int {
 	return slices.IndexFunc(listeners, func(l *handoff.Listener) bool {
 		_, limit, err := l.Queue()
-		return err == nil && limit == 0
+		return err == nil && limit == 0 && l.Endpoint().Steering() != "shared"
 	})
 }
 
