@@ -163,8 +163,12 @@ func (ep *Endpoint) family() int {
 func (ep *Endpoint) Plan() Plan { return ep.plan }
 
 // Steer puts a plan in force for every connection that begins from now on.
-// Those already begun stay where they are: see [Settler].
+// Those already begun stay where they are: see [Settler]. A listener that was shut
+// down has to listen again first.
 func (ep *Endpoint) Steer(p Plan) error {
+	if _, err := ep.Refresh(); err != nil { // also because one steers through live's
+		return fmt.Errorf("can't steer %s: %w", ep.Addr(), err)
+	}
 	if err := p.check(func(l *Listener) bool { return l.ep == ep && l.member }); err != nil {
 		return err
 	}

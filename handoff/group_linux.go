@@ -137,14 +137,7 @@ func (g *group) part() error {
 	return nil
 }
 
-// steer looks first who has left by himself. A plan whose live one has is attached
-// when that one listens again.
-func (g *group) steer(p Plan) error {
-	if err := g.look(); err != nil {
-		return err
-	}
-	return g.attachPlan(p)
-}
+func (g *group) steer(p Plan) error { return g.attachPlan(p) }
 
 func (g *group) attachPlan(p Plan) error {
 	in := indices{live: g.places(p.Live), candidate: g.places(p.Candidate), probe: g.places(p.Probe), share: p.Share}
