@@ -53,8 +53,10 @@ func (s *Service) liveGeneration() *generation {
 }
 
 // steerEach changes all endpoints' plans, or none: where one fails, it and those
-// before it go back to what they had.
+// before it go back to what they had. What daemons have shut down is mended first, as
+// the guard may not have been heard yet: nobody can be steered to one that is down.
 func (s *Service) steerEach(plan func(i int, now handoff.Plan) handoff.Plan) error {
+	s.mendAll()
 	var before []handoff.Plan
 	for i, e := range s.eps {
 		now := e.Plan()

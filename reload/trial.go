@@ -92,7 +92,6 @@ func (s *Service) reinstate(old, from *generation, why string) error {
 	if old.proc.HasExited() {
 		return fmt.Errorf("can't go back to generation %d: it has ended", old.number)
 	}
-	s.mendAll() // it may have shut its listeners down
 	if err := s.direct(old); err != nil {
 		return err
 	}
