@@ -9,8 +9,12 @@ import (
 
 // direct puts in force at every endpoint, or at none, what the state says of where
 // new connections go: to live, to a canary in its share, and probes to the candidate.
-// With live nil, what gets them keeps them: a generation, or the reserve.
+// With live nil, what gets them keeps them: a generation, or the reserve. When the
+// service ends all are let go, and there is nobody to steer to.
 func (s *Service) direct(live *generation) error {
+	if s.st.Goal == state.End {
+		return nil
+	}
 	return s.steerEach(func(i int, now handoff.Plan) handoff.Plan { return s.plan(i, now, live) })
 }
 
