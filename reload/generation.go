@@ -35,6 +35,7 @@ type generation struct {
 	waits     bool // for the end of all others, before its process is started
 	reporting bool // why it failed is being collected
 	unsettled bool // its connections are being followed
+	awaited   bool // clients may wait in its listeners, though it has not been ready
 	exited    bool
 	gone      bool // with all its processes
 	condemned bool // SIGKILL was sent
@@ -290,7 +291,7 @@ func (s *Service) retire(g *generation) {
 	if !g.gone || g.reporting {
 		return
 	}
-	if !s.record(g).Ready.IsZero() { // else there are probes in them, and no clients
+	if g.awaited || !s.record(g).Ready.IsZero() { // else there are probes in them, and no clients
 		s.relay(g)
 	}
 	if g.unsettled {

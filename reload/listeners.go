@@ -30,6 +30,7 @@ func (s *Service) openListeners(g *generation) error {
 		if err := e.Resume(); err != nil { // refusing may have gone half its way
 			return err
 		}
+		g.awaited = true
 		g.listeners = append(g.listeners, e.reserve)
 		s.setReserve(i, nil)
 	}

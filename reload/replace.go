@@ -70,6 +70,7 @@ func (s *Service) replace(old, next *generation) {
 		s.fail(next, CodeFailed, "could not be switched to: "+err.Error())
 		return
 	}
+	next.awaited = true
 	s.emit(event{kind: "generation.awaited", generation: next.number, fields: map[string]any{"awaits": old.number},
 		text: fmt.Sprintf("%s: new connections wait for generation %d, which starts when generation %d has ended", s.cfg.Name, next.number, old.number)})
 	s.drain(old)
