@@ -140,6 +140,9 @@ func (s *Service) reject(g *generation, code int, reason string) {
 		s.relayUntilSettled(g)
 	}
 	s.proceed()
+	if s.st.Live() == nil && s.current == nil && s.st.Goal == state.Run { // it was to take live's place, which has crashed
+		s.scheduleRestart()
+	}
 }
 
 func (s *Service) liveHasAll() string {

@@ -27,7 +27,7 @@ func (s *Service) plan(i int, now handoff.Plan, live *generation) handoff.Plan {
 		p.Live = []*handoff.Listener{live.listeners[i]}
 	}
 	g := s.candidate()
-	if g == nil || g == live {
+	if g == nil || g == live || downAt(g.listeners) >= 0 { // it fails with that when the guard is heard
 		return p
 	}
 	p.Probe = []*handoff.Listener{g.listeners[i]}
@@ -58,9 +58,10 @@ func (s *Service) liveGeneration() *generation {
 
 // steerEach changes all endpoints' plans, or none: where one fails, it and those
 // before it go back to what they had. What daemons have shut down is mended first, as
-// the guard may not have been heard yet: nobody can be steered to one that is down.
+// the guard may not have been heard yet: nobody can be steered to one that is down. But
+// not what the candidate has: it fails with that, and not in the midst of steering.
 func (s *Service) steerEach(plan func(i int, now handoff.Plan) handoff.Plan) error {
-	s.mendAll()
+	s.mendListeners(false)
 	var before []handoff.Plan
 	for i, e := range s.eps {
 		now := e.Plan()

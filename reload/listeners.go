@@ -219,19 +219,22 @@ func (s *Service) watchListeners() {
 // mendAll mends what daemons did to their listeners. One that was told to stop may;
 // a candidate has failed with it; otherwise we listen again, so that clients wait
 // for whatever comes next instead of being refused.
-func (s *Service) mendAll() {
+func (s *Service) mendAll() { s.mendListeners(true) }
+
+// mendListeners leaves those for later, if fail is not set, with which a candidate fails.
+func (s *Service) mendListeners(fail bool) {
 	for i, e := range s.eps {
 		left, err := e.Refresh()
 		if err != nil {
 			s.report("listener.refresh-failed", 0, err)
 		}
 		for _, l := range left {
-			s.mend(i, l)
+			s.mend(i, l, fail)
 		}
 	}
 }
 
-func (s *Service) mend(i int, l *handoff.Listener) {
+func (s *Service) mend(i int, l *handoff.Listener, fail bool) {
 	g := s.ownerOf(i, l)
 	if g != nil {
 		r, ending := s.record(g), s.st.Goal == state.End
@@ -240,7 +243,9 @@ func (s *Service) mend(i int, l *handoff.Listener) {
 			return // it is loose: listening again it would be in no group of ours
 		}
 		if r.Phase == state.Canary || r.Phase == state.Starting && !held && l.Endpoint().Steering() != "shared" {
-			s.fail(g, CodeNotReady, fmt.Sprintf("shut its listener at %s down", s.eps[i].Addr()))
+			if fail {
+				s.fail(g, CodeNotReady, fmt.Sprintf("shut its listener at %s down", s.eps[i].Addr()))
+			}
 			return
 		}
 	}
