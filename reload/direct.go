@@ -27,7 +27,7 @@ func (s *Service) plan(i int, now handoff.Plan, live *generation) handoff.Plan {
 		p.Live = []*handoff.Listener{live.listeners[i]}
 	}
 	g := s.candidate()
-	if g == nil || g == live || downAt(g.listeners) >= 0 { // it fails with that when the guard is heard
+	if g == nil || g == live || downAt(g.listeners[i:i+1]) >= 0 { // it fails with that when the guard is heard
 		return p
 	}
 	p.Probe = []*handoff.Listener{g.listeners[i]}
