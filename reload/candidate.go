@@ -128,7 +128,7 @@ func (s *Service) fail(g *generation, code int, reason string, exitCode ...int) 
 
 // lastWords waits a moment for what a daemon that has ended wrote.
 func lastWords(ctx context.Context, o *spawn.Output) []string {
-	ctx, cancel := context.WithTimeout(ctx, 250*time.Millisecond)
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	o.Flush(ctx)
 	return o.Lines()

@@ -1,6 +1,7 @@
 package reload
 
 import (
+	"context"
 	"errors"
 	"net"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gapless-dev/gapless/handoff"
 	"github.com/gapless-dev/gapless/handoff/conns"
 	"github.com/gapless-dev/gapless/reload/state"
 )
@@ -198,19 +200,29 @@ func TestDrainingOnesEndWithTheDaemon(t *testing.T) {
 	}
 }
 
+// held settles when it is closed.
+type held chan struct{}
+
+func (h held) Wait(ctx context.Context) (handoff.Settled, error) {
+	select {
+	case <-h:
+		return handoff.Settled{}, nil
+	case <-ctx.Done():
+		return handoff.Settled{}, context.Cause(ctx)
+	}
+}
+
 // One that ends by itself before it has settled is not told to stop any more.
 func TestEndBeforeTheStopSignal(t *testing.T) {
 	t.Parallel()
 	f := start(t, config(t))
 	pid := f.until("generation 1", live(1)).Live().PID
-	c, err := net.Dial("tcp", f.Addrs()[0].Addr) // accepted, and not answered yet
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	f.untilCounted("the connection", func(s Status) bool { return s.MeasuredOf(*s.Generation(1)).Connections == 1 })
+	settling := make(held)
+	f.ask(t.Context(), func() { f.sys.settler = func(...*handoff.Listener) settler { return settling } })
 	f.mustReload()
 	syscall.Kill(pid, syscall.SIGKILL)
+	f.until("its end to be known", func(s Status) bool { return s.Generation(1).Exit != "" })
+	close(settling)
 	st := f.until("generation 1 to go", phase(1, state.Gone))
 	if g := st.Generation(1); !g.Signalled.IsZero() || f.happened("generation.stopping")(st) {
 		t.Errorf("it was told to stop: %+v", g)

@@ -105,7 +105,7 @@ func (w watcher) auto(ctx context.Context) error {
 
 // lastMoment is between a process's closing its descriptors and its being known to
 // have ended.
-const lastMoment = 100 * time.Millisecond
+const lastMoment = time.Second
 
 // holdsAll finds listeners that the daemon has closed: our duplicate would go on
 // taking clients that nobody accepts. One that ends has closed them too, but how it

@@ -31,7 +31,10 @@ func Accepted(ctx context.Context, addrs []netip.AddrPort) error {
 
 func accepted(ctx context.Context, d *conns.Diag, at netip.AddrPort, others []netip.AddrPort) error {
 	c, err := handoff.Dial(ctx, at, others...)
-	if err != nil {
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return notAccepted(ctx, at)
+	case err != nil:
 		return err
 	}
 	defer c.Close()
@@ -44,9 +47,13 @@ func accepted(ctx context.Context, d *conns.Diag, at netip.AddrPort, others []ne
 			return err
 		}
 		if sleep(ctx, every) != nil {
-			return fmt.Errorf("it has not accepted a connection on %s (does it take the listener that it is given, in LISTEN_FDS?): %w", at, context.Cause(ctx))
+			return notAccepted(ctx, at)
 		}
 	}
+}
+
+func notAccepted(ctx context.Context, at netip.AddrPort) error {
+	return fmt.Errorf("it has not accepted a connection on %s (does it take the listener that it is given, in LISTEN_FDS?): %w", at, context.Cause(ctx))
 }
 
 // off tells whether the server's end has left the accept queue: it has got an
