@@ -135,9 +135,11 @@ func (d *testDaemon) do(habit, value string) (int, bool) {
 			return 9, true
 		}
 		cmd.ExtraFiles = []*os.File{os.NewFile(uintptr(fd), "listener")}
-		if err := cmd.Start(); err != nil {
+		deaf, err := cmd.StdoutPipe()
+		if err != nil || cmd.Start() != nil {
 			return 9, true
 		}
+		deaf.Read(make([]byte, 1)) // it is from here on
 		note(value, fmt.Sprint(cmd.Process.Pid))
 	case "polite": // in a session of its own, and ends when it is told to
 		cmd := exec.Command("sleep", "600")
@@ -148,6 +150,7 @@ func (d *testDaemon) do(habit, value string) (int, bool) {
 		note(value, fmt.Sprint(cmd.Process.Pid))
 	case "astray":
 		signal.Ignore(syscall.SIGTERM)
+		fmt.Print("1")
 		code := d.serveHTTP()
 		note(value, "serving ended")
 		return code, true
