@@ -101,14 +101,7 @@ func TestCanaryDeathsCostOnlyWhatWasUnderWay(t *testing.T) {
 	h := s.hold(t, b, rig.Options{})
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	st, err := h.Status(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	loads := []bench.Load{{Kind: bench.PerRequest, Rate: 200}, {Kind: bench.Slow, Rate: 20}, {Kind: bench.Pause, Rate: 20}}
-	for i := range loads {
-		loads[i].Addr = st.Addr("http")
-	}
+	loads := addressed(t, ctx, h, bench.Load{Kind: bench.PerRequest, Rate: 200}, bench.Load{Kind: bench.Slow, Rate: 20}, bench.Load{Kind: bench.Pause, Rate: 20})
 	var kills []time.Time
 	results := during(t, ctx, loads, func() { kills = killCanaries(t, ctx, h, rounds(5)) })
 	var table strings.Builder

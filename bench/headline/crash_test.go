@@ -22,14 +22,7 @@ func TestCrashesCostOnlyWhatWasUnderWay(t *testing.T) {
 	h := s.hold(t, b, rig.Options{})
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	st, err := h.Status(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	loads := []bench.Load{{Kind: bench.PerRequest, Rate: 200}, {Kind: bench.Slow, Rate: 10}, {Kind: bench.Pause, Rate: 20}}
-	for i := range loads {
-		loads[i].Addr = st.Addr("http")
-	}
+	loads := addressed(t, ctx, h, bench.Load{Kind: bench.PerRequest, Rate: 200}, bench.Load{Kind: bench.Slow, Rate: 10}, bench.Load{Kind: bench.Pause, Rate: 20})
 	var kills []time.Time
 	results := during(t, ctx, loads, func() { kills = killAll(t, ctx, h, reloads) })
 	var table strings.Builder

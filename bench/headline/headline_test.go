@@ -94,6 +94,14 @@ func (s subject) underLoadBy(t *testing.T, b rig.Binaries, loads []bench.Load, o
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	h := s.hold(t, b, o)
+	results := during(t, ctx, addressed(t, ctx, h, loads...), func() { reloadAll(t, ctx, h, reloads) })
+	s.judge(t, results)
+	notRelayed(t, h)
+}
+
+// addressed sends the loads to the holder's endpoints.
+func addressed(t *testing.T, ctx context.Context, h *rig.Holder, loads ...bench.Load) []bench.Load {
+	t.Helper()
 	st, err := h.Status(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -101,9 +109,7 @@ func (s subject) underLoadBy(t *testing.T, b rig.Binaries, loads []bench.Load, o
 	for i := range loads {
 		loads[i].Addr = st.Addr(endpointOf(loads[i]))
 	}
-	results := during(t, ctx, loads, func() { reloadAll(t, ctx, h, reloads) })
-	s.judge(t, results)
-	notRelayed(t, h)
+	return loads
 }
 
 func endpointOf(l bench.Load) string {

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/gapless-dev/gapless/reload"
+	"github.com/gapless-dev/gapless/reload/control"
 )
 
 // share is a flag's or an argument's value in percent; 1 is all.
@@ -114,28 +115,8 @@ ends, or fails its check three times in a row, loses its share, and the old gene
 }
 
 func newPromote(t terminal) *cobra.Command {
-	var (
-		at      target
-		timeout duration
-		output  choice
-	)
-	c := &cobra.Command{
-		Use: "promote [NAME] [flags]", Short: "Give the canary the rest: it is live", Example: "  gapless promote web",
-		Args: cobra.MaximumNArgs(1),
-		RunE: func(c *cobra.Command, args []string) error {
-			client, err := at.find(c.Context(), args)
-			if err != nil {
-				return err
-			}
-			result, err := client.Promote(c.Context(), time.Duration(timeout))
-			if err != nil {
-				return sayRefusal(t, err, output.value)
-			}
-			return sayResult(t, client.Name(), result, output.value)
-		},
-	}
-	durationFlag(c.Flags(), &timeout, "timeout", 0, "wait no longer; it goes on (0: the service's own limits)")
-	outputFlag(c, &output, "text", "json")
-	at.define(c)
-	return c
+	return decision{
+		use: "promote [NAME] [flags]", short: "Give the canary the rest: it is live", example: "  gapless promote web",
+		do: (*control.Client).Promote,
+	}.command(t)
 }

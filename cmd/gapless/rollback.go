@@ -1,9 +1,13 @@
 package main
 
 import (
+	"context"
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/gapless-dev/gapless/reload"
+	"github.com/gapless-dev/gapless/reload/control"
 )
 
 const rollbackExample = `  gapless rollback          the only service there is
@@ -14,20 +18,32 @@ new one is started: the command, environment and directory of the old one, and i
 kept. Scripts, libraries and data are as they are now. A second rollback goes forth again.`
 
 func newRollback(t terminal) *cobra.Command {
+	return decision{
+		use: "rollback [NAME] [flags]", short: "Go back to the previous generation", example: rollbackExample, long: rollbackLong,
+		do: (*control.Client).Rollback,
+	}.command(t)
+}
+
+// decision is a verb about which generation is to be live, and waits until it is.
+type decision struct {
+	use, short, example, long string
+	do                        func(*control.Client, context.Context, time.Duration) (reload.Result, error)
+}
+
+func (d decision) command(t terminal) *cobra.Command {
 	var (
 		at      target
 		timeout duration
 		output  choice
 	)
 	c := &cobra.Command{
-		Use: "rollback [NAME] [flags]", Short: "Go back to the previous generation", Example: rollbackExample, Long: rollbackLong,
-		Args: cobra.MaximumNArgs(1),
+		Use: d.use, Short: d.short, Example: d.example, Long: d.long, Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			client, err := at.find(c.Context(), args)
 			if err != nil {
 				return err
 			}
-			result, err := client.Rollback(c.Context(), time.Duration(timeout))
+			result, err := d.do(client, c.Context(), time.Duration(timeout))
 			if err != nil {
 				return sayRefusal(t, err, output.value)
 			}
