@@ -5,7 +5,7 @@ BENCHTIME   ?= 1s
 # A number, not a time: with a time Go 1.26 fails now and then without a fault (golang/go 75804).
 FUZZTIME    ?= 100000x
 # Packages with tests that GAPLESS_LONG=1 makes longer.
-LONG        = ./handoff ./reload ./bench/headline
+LONG        = ./handoff ./reload ./cmd/gapless ./bench/headline
 
 .PHONY: build test check lint bench demo fuzz help
 
