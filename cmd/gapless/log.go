@@ -24,7 +24,7 @@ const (
 // for which there is no room are lost, and counted. close writes what is left.
 func openLog(to *os.File, format, level string) (log zerolog.Logger, close func()) {
 	direct := newLog(to, to, format, level)
-	w := &lines{to: to, waiting: make(chan []byte, linesKept), written: make(chan struct{})}
+	w := &lines{to: to, waiting: make(chan line, linesKept), written: make(chan struct{})}
 	go w.write(func(lost int64) {
 		direct.Warn().Str("event", "log.lost").Int64("lines", lost).Msgf("%d lines of the log are lost: nobody read it", lost)
 	})
@@ -34,38 +34,45 @@ func openLog(to *os.File, format, level string) (log zerolog.Logger, close func(
 // lines are written by a goroutine of their own. It sleeps while there are none.
 type lines struct {
 	to      io.Writer
-	waiting chan []byte
-	lost    atomic.Int64
+	waiting chan line
+	lost    atomic.Int64 // since the last one that there was room for
 	written chan struct{}
 }
 
+// line may follow others that are lost.
+type line struct {
+	text []byte // nil for the end
+	lost int64
+}
+
 // Write never blocks, and never fails.
-func (l *lines) Write(line []byte) (int, error) {
+func (l *lines) Write(text []byte) (int, error) {
+	lost := l.lost.Swap(0)
 	select {
-	case l.waiting <- bytes.Clone(line):
+	case l.waiting <- line{bytes.Clone(text), lost}:
 	default:
-		l.lost.Add(1)
+		l.lost.Add(lost + 1)
 	}
-	return len(line), nil
+	return len(text), nil
 }
 
 func (l *lines) write(tell func(lost int64)) {
 	defer close(l.written)
-	for line := range l.waiting {
-		if lost := l.lost.Swap(0); lost > 0 {
-			tell(lost)
+	for next := range l.waiting {
+		if next.lost > 0 {
+			tell(next.lost)
 		}
-		if line == nil {
+		if next.text == nil {
 			return
 		}
-		l.to.Write(line) // nobody can be told if it fails
+		l.to.Write(next.text) // nobody can be told if it fails
 	}
 }
 
 // close waits a moment for what is left; lines that come later are lost.
 func (l *lines) close() {
 	select {
-	case l.waiting <- nil:
+	case l.waiting <- line{lost: l.lost.Swap(0)}:
 	case <-time.After(lastLines):
 		return
 	}
