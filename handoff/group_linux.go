@@ -159,7 +159,13 @@ func (g *group) places(of []*Listener) []uint32 {
 	return places
 }
 
+// loosen looks first: a daemon may have shut its listener down unasked, and the place
+// that it left must be known before a pad takes one, or live would be believed to be
+// where that pad is, which drops every client.
 func (g *group) loosen(l *Listener) error {
+	if err := g.look(); err != nil {
+		return err
+	}
 	l.loose = true
 	if err := g.pad(); err != nil {
 		return err

@@ -130,6 +130,25 @@ func TestSteerToOneThatHasJustLeft(t *testing.T) {
 	candidate.stop(1)
 }
 
+// An old one was shut down unasked, and nobody has heard of it when its daemon is to be
+// told to stop: live has moved into its place. A pad that joins then must not get a
+// place that live is believed to have, and with it every client.
+func TestLoosenOneThatHasJustLeft(t *testing.T) {
+	ep := openEndpoint(t, spec(t, "127.0.0.1:0"))
+	old, candidate, live := mustOpen(t, ep), mustOpen(t, ep), startDaemon(t, ep, 1, 1)
+	mustSteer(t, ep, Plan{Live: live.listeners})
+	shutdown(old.fd)
+	for _, l := range []*Listener{old, candidate} {
+		if err := ep.Loosen(l); err != nil {
+			t.Fatal(err)
+		}
+		if seen := askMany(t, ep, 50); seen[1] != 50 {
+			t.Errorf("answered by %v", seen)
+		}
+	}
+	live.stop(1)
+}
+
 // Live was shut down and is closed, not mended: the next listener is the first again.
 func TestCloseOfALiveListenerThatHasLeft(t *testing.T) {
 	ep := openEndpoint(t, spec(t, "127.0.0.1:0"))
