@@ -23,6 +23,7 @@ type machine struct {
 
 	notifies bool
 	everLive bool
+	pinned   int // whose program it is that a start runs, after a way back
 }
 
 // picture is what is compared.
@@ -67,7 +68,7 @@ func (m *machine) compare(w *world) {
 	if r := w.s.next; r != nil {
 		m.nextTries = r.canaryFor(w.s.cfg) != nil
 	}
-	m.notifies, m.everLive = w.s.st.Notifies, w.s.everLive
+	m.notifies, m.everLive, m.pinned = w.s.st.Notifies, w.s.everLive, w.s.st.Pinned
 }
 
 // timerDue tells whether time alone may change the picture within the next step.
@@ -117,7 +118,7 @@ func (m *machine) reload(w *world, o ReloadOptions, n int) {
 		before := m.next
 		m.waits, m.nextTries = n > 1, w.plan.canary != nil
 		m.tries = o.Canary != nil || w.plan.canary != nil
-		m.starts(w, false)
+		m.starts(w, false, nil)
 		m.blind = m.blind || n > 2 && m.next != before+1 // where the last comes, who can tell
 	}
 }
@@ -127,7 +128,7 @@ func (m *machine) start(w *world) {
 		return
 	}
 	m.goal, m.tries = state.Run, false
-	m.starts(w, false)
+	m.starts(w, false, w.daemons[m.pinned]) // no reload: it runs what ran
 }
 
 func (m *machine) stop() {
@@ -151,21 +152,22 @@ func (m *machine) rollback(w *world) {
 		m.live, m.previous = m.previous, m.live
 	default:
 		m.tries = false
-		m.starts(w, true)
+		m.starts(w, true, before)
 	}
 }
 
-// starts the next generation, on a way back or not.
-func (m *machine) starts(w *world, back bool) {
+// starts the next generation, on a way back or not. It runs what is at the path, or
+// what another did, if it is pinned to that.
+func (m *machine) starts(w *world, back bool, pin *daemon) {
 	number, h := m.next, w.habitsOf(m.next)
 	m.next++
 	m.blind = m.blind || w.plan.strategy == StrategyReplace
 	m.candidate, m.isBack, m.mustSay, m.unsure = number, back, m.notifies, false
 	from := w.file
-	if back {
-		from = w.daemons[m.previous].file
+	if pin != nil {
+		from = pin.file
 	}
-	there := from != nil && !from.overwritten && (from == w.file || back && !from.script)
+	there := from != nil && !from.overwritten && (from == w.file || pin != nil && !from.script)
 	switch {
 	case !there, h.start == unprepared, h.start == notFound, h.start == forkFails:
 		m.fails(w)
@@ -214,7 +216,7 @@ func (m *machine) proceed(w *world) {
 	if m.waits && m.goal == state.Run {
 		m.blind = m.blind || m.onlyIf
 		m.waits, m.onlyIf, m.tries = false, false, m.nextTries
-		m.starts(w, false)
+		m.starts(w, false, nil)
 	}
 }
 
