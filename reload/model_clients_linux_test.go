@@ -13,6 +13,11 @@ import (
 	"github.com/gapless-dev/gapless/reload/state"
 )
 
+// connectTimeout is real time, and enough for two more attempts where a packet was
+// lost. Who has no answer by then has met a listener that drops everybody: connect(2)
+// fails with EINPROGRESS (socket(7), SO_SNDTIMEO), in minutes less than by itself.
+const connectTimeout = 5
+
 // connect as a client does. Loopback answers at once, and an end of a client is a
 // reset, which leaves nothing in TIME_WAIT.
 func connect(to netip.AddrPort) (fd int, err error) {
@@ -22,13 +27,26 @@ func connect(to netip.AddrPort) (fd int, err error) {
 	}
 	err = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 	if err == nil {
-		err = unix.Connect(fd, &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()})
+		err = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &unix.Timeval{Sec: connectTimeout})
+	}
+	if err == nil {
+		err = connectTo(fd, &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()})
 	}
 	if err != nil {
 		unix.Close(fd)
 		return -1, err
 	}
 	return fd, nil
+}
+
+// connectTo goes on after a signal, which the kernel does not by itself where there is
+// a time limit (signal(7)): a second connect(2) waits for the first.
+func connectTo(fd int, at unix.Sockaddr) error {
+	for {
+		if err := unix.Connect(fd, at); err != unix.EINTR {
+			return err
+		}
+	}
 }
 
 func wasRefused(err error) bool { return errors.Is(err, unix.ECONNREFUSED) }
@@ -80,20 +98,21 @@ func (w *world) relay(_ context.Context, _ string, clients []handoff.File) error
 	defer w.mu.Unlock()
 	w.relayed += len(clients)
 	for _, c := range clients {
-		peer, err := unix.Getpeername(c.FD)
-		if err != nil || !w.forget(peer.(*unix.SockaddrInet4).Port) {
+		ends, err := endsOf(c.FD)
+		if err != nil || !w.forget(ends) {
 			w.violate("a client was relayed that did not wait (%v)", err)
 		}
 	}
 	return nil
 }
 
-// forget a client that waits, by its port.
-func (w *world) forget(port int) bool {
+// forget a client that waits, by both ends: two clients of two endpoints may have one
+// port.
+func (w *world) forget(theirs ends) bool {
 	for inode, queue := range w.queues {
 		for i, fd := range queue {
-			at, err := unix.Getsockname(fd)
-			if err == nil && at.(*unix.SockaddrInet4).Port == port {
+			its, err := endsOf(fd)
+			if err == nil && its.here == theirs.there && its.there == theirs.here {
 				unix.Close(fd)
 				w.queues[inode] = append(append([]int(nil), queue[:i]...), queue[i+1:]...)
 				return true
@@ -101,6 +120,21 @@ func (w *world) forget(port int) bool {
 		}
 	}
 	return false
+}
+
+// ends are the ports of a connection, as one side has them.
+type ends struct{ here, there int }
+
+func endsOf(fd int) (ends, error) {
+	here, err := unix.Getsockname(fd)
+	if err != nil {
+		return ends{}, err
+	}
+	there, err := unix.Getpeername(fd)
+	if err != nil {
+		return ends{}, err
+	}
+	return ends{here.(*unix.SockaddrInet4).Port, there.(*unix.SockaddrInet4).Port}, nil
 }
 
 // unheard: a daemon has shut a listener down, and the guard is slow. Until it has
