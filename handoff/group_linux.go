@@ -215,38 +215,49 @@ func (g *group) look() error {
 	return nil
 }
 
+// lookOnce finds all before a program is attached again, for that must not be through
+// one of them: it would take no effect, and spoil that one's next listen.
 func (g *group) lookOnce() (found bool, err error) {
-	for _, l := range append(array(nil), g.array...) {
+	var gone []*Listener
+	for _, l := range g.array {
 		if l.pad {
 			continue
 		}
 		listening, err := g.kernel.listening(l.fd)
 		if err != nil {
-			return found, err
+			return false, err
 		}
-		if listening {
-			continue
-		}
-		found = true
-		g.left = append(g.left, l)
-		if err := g.forget(l); err != nil {
-			return found, err
+		if !listening {
+			gone = append(gone, l)
 		}
 	}
-	return found, nil
+	moved := false
+	for _, l := range gone {
+		g.left = append(g.left, l)
+		moved = g.strike(l) || moved
+	}
+	if !moved {
+		return len(gone) > 0, nil
+	}
+	return true, g.attachPlan(g.ep.plan)
 }
 
 // forget takes a member that is out of the kernel's array out of the mirror
 // too, and names the new places of those that moved.
 func (g *group) forget(l *Listener) error {
-	moved := g.array[len(g.array)-1]
-	g.array = g.array.removed(l)
-	l.member = false
-	g.array.inherit(moved, l)
-	if moved == l || !g.ep.plan.names(moved) {
+	if !g.strike(l) {
 		return nil
 	}
 	return g.attachPlan(g.ep.plan)
+}
+
+// strike takes it out of the mirror, and tells whether one that the plan names has moved.
+func (g *group) strike(l *Listener) (moved bool) {
+	last := g.array[len(g.array)-1]
+	g.array = g.array.removed(l)
+	l.member = false
+	g.array.inherit(last, l)
+	return last != l && g.ep.plan.names(last)
 }
 
 // relisten joins again at the end. A program still in force is the group's;

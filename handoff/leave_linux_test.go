@@ -5,6 +5,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A leave must not cost a client, whoever leaves and however often. The kernel
@@ -171,4 +173,37 @@ func TestCloseOfALiveListenerThatHasLeft(t *testing.T) {
 		t.Errorf("answered by %d, %v", id, err)
 	}
 	next.stop(1)
+}
+
+// Two daemons shut theirs down before anybody has looked, live's among them. The
+// program that is attached for those that have moved must not go through live, or it
+// could not listen again.
+func TestTwoThatHaveJustLeft(t *testing.T) {
+	ep := openEndpoint(t, spec(t, "127.0.0.1:0"))
+	all := []*Listener{mustOpen(t, ep), mustOpen(t, ep), mustOpen(t, ep), mustOpen(t, ep)}
+	live := all[3]
+	mustSteer(t, ep, Plan{Live: []*Listener{live}})
+	shutdown(all[1].fd)
+	shutdown(live.fd)
+	left, err := ep.Refresh()
+	if err != nil || len(left) != 2 {
+		t.Fatalf("%d have left, %v", len(left), err)
+	}
+	for _, l := range left {
+		if err := ep.Relisten(l); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mustSteer(t, ep, Plan{Live: []*Listener{live}})
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := unix.Connect(fd, sockaddr(ep.Addr())); err != nil {
+		t.Fatal(err)
+	}
+	if n, _, err := live.Queue(); err != nil || n != 1 {
+		t.Errorf("%d clients wait in live, %v", n, err)
+	}
 }
