@@ -19,7 +19,7 @@ test: ## all tests but the long ones, with the race detector (under 5 minutes)
 check: lint ## lint, the other system, and the long tests
 	GOOS=darwin $(GO) build ./... && GOOS=darwin $(GO) vet ./...
 	GAPLESS_LONG=1 $(GO) test -race -count=1 -timeout 30m -skip TestServiceAgainstAModel $(LONG)
-	GAPLESS_LONG=1 $(GO) test -count=1 -timeout 30m -run TestServiceAgainstAModel ./reload # 100,000 sequences; make test has the race detector for it
+	GAPLESS_LONG=1 $(GO) test -count=1 -timeout 30m -run TestServiceAgainstAModel ./reload # 100,000 sequences, others with GAPLESS_SEED=0; make test has the race detector for it
 
 lint: ## gofmt, go vet, staticcheck, a tidy go.mod
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "run gofmt -w on these"; exit 1; }

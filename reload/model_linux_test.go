@@ -1,6 +1,7 @@
 package reload
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -34,17 +35,26 @@ func TestServiceAgainstAModel(t *testing.T) {
 	})
 }
 
-// sequences sets how many of them are tried, unless the command line says so.
+// sequences sets how many of them are tried and which, unless the command line says so.
+// They are the same each time, so that a failure is a change's and not chance's; GAPLESS_SEED
+// says which others to try, and 0 draws one.
 func sequences(t *testing.T, usual, long int) {
-	n := flag.Lookup("rapid.checks")
-	if n.Value.String() != n.DefValue {
-		return
-	}
 	if os.Getenv("GAPLESS_LONG") != "" {
 		usual = long
 	}
-	n.Value.Set(strconv.Itoa(usual))
-	t.Cleanup(func() { n.Value.Set(n.DefValue) })
+	setFlag(t, "rapid.checks", strconv.Itoa(usual))
+	setFlag(t, "rapid.seed", cmp.Or(os.Getenv("GAPLESS_SEED"), "1"))
+}
+
+func setFlag(t *testing.T, name, value string) {
+	f := flag.Lookup(name)
+	if f.Value.String() != f.DefValue {
+		return
+	}
+	if err := f.Value.Set(value); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Value.Set(f.DefValue) })
 }
 
 // simulate returns what went wrong. A bubble in which everything waits for ever

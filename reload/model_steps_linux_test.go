@@ -132,6 +132,9 @@ func (l *life) happen(one step) {
 			d.finish()
 		}
 	case doShutListener:
+		if l.unheard() { // of two at one moment nobody can tell the order, see package handoff
+			return
+		}
 		l.to(phases[one.arg%len(phases)], one, func(d *daemon) { d.shutListener(one.arg) })
 	case doDeploy:
 		l.mu.Lock()
