@@ -186,19 +186,19 @@ func TestCandidateIsTheOneToGo(t *testing.T) {
 	dir := t.TempDir()
 	f := start(t, config(t, "habits="+dir+"/habits"))
 	first := f.until("generation 1", live(1)).Live().PID
-	write(t, dir+"/habits", "stray="+dir+"/stray until="+dir+"/go")
+	write(t, dir+"/habits", "polite="+dir+"/child until="+dir+"/go") // a child that accepts nothing, or it would be ready by that
 	answer := make(chan error, 1)
 	go func() { _, err := f.reload(); answer <- err }()
 	candidate := f.until("a candidate with a child", func(s Status) bool {
-		_, err := os.Stat(dir + "/stray")
-		return err == nil && s.Generation(2) != nil && s.Generation(2).PID != 0
+		noted, err := os.ReadFile(dir + "/child")
+		return err == nil && len(noted) > 0 && s.Generation(2) != nil && s.Generation(2).PID != 0
 	}).Generation(2).PID
 	own := oomScore(t, os.Getpid())
 	if got := oomScore(t, first); got != own {
 		t.Errorf("the first has %d, and we %d", got, own)
 	}
-	stray := strayOf(t, dir+"/stray", 1)
-	for _, pid := range []int{candidate, stray} {
+	child := strayOf(t, dir+"/child", 1)
+	for _, pid := range []int{candidate, child} {
 		if got := oomScore(t, pid); got != min(own+candidateOOM, 1000) {
 			t.Errorf("of the candidate %d has %d, and we %d", pid, got, own)
 		}
@@ -207,7 +207,7 @@ func TestCandidateIsTheOneToGo(t *testing.T) {
 	if err := <-answer; err != nil {
 		t.Fatal(err)
 	}
-	f.until("the old score", func(Status) bool { return oomScore(t, candidate) == own && oomScore(t, stray) == own })
+	f.until("the old score", func(Status) bool { return oomScore(t, candidate) == own && oomScore(t, child) == own })
 }
 
 func oomScore(t *testing.T, pid int) int {
