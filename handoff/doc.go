@@ -27,8 +27,9 @@
 //     members leave, no other daemon's member may move: so many pads stand
 //     behind them that the array stays longer than the highest index in use.
 //     One that leaves unasked is found by the [Guard], or when anything is done next,
-//     and places are known as long as no two do so at one moment: in which order
-//     they left can't be seen, and it decides who has moved where.
+//     and places are known as long as no other leaves before that, a loose one
+//     included: in which order they left can't be seen, and it decides who has moved
+//     where.
 //  3. A planned leave re-attaches at once if it moved a member that is steered
 //     to, and is only done where no client can stray between the two.
 //  4. An address that another process listens on is never shared silently: the

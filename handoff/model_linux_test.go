@@ -14,7 +14,8 @@ import (
 
 // model is the kernel's side of a group as net/core/sock_reuseport.c has it. Before
 // every call, any listener whose daemon was told to stop may leave; after every
-// change, the program in force must mean whom it meant when it was attached.
+// change, the program in force must mean whom it meant when it was attached. Where one
+// left unasked, that holds again when somebody has looked.
 type model struct {
 	t       *rapid.T
 	chance  *rand.Rand
@@ -26,6 +27,8 @@ type model struct {
 	meant   map[uint32]int // by index, when it was attached
 	// probing: the probe's indices count too; not during a change, when nobody probes.
 	probing bool
+	// unheard: one has left unasked, and nobody has looked yet.
+	unheard bool
 	// inherited is the descriptor of a socket that was there before; -1 for none.
 	inherited int
 }
@@ -58,7 +61,7 @@ func (m *model) attach(_ int, in indices) error {
 	if m.lone {
 		return unix.EINVAL
 	}
-	m.program, m.meant = in, map[uint32]int{}
+	m.program, m.meant, m.unheard = in, map[uint32]int{}, false
 	for _, index := range slices.Concat(in.live, in.candidate, in.probe) {
 		if int(index) >= len(m.array) {
 			m.t.Fatalf("a program names place %d of %d", index, len(m.array))
@@ -119,6 +122,20 @@ func (m *model) leaves() {
 	}
 }
 
+// leaveUnasked is what a daemon may do to a listener before it is told to stop. Were
+// another to leave before the next look, nobody could tell who has moved.
+func (m *model) leaveUnasked(ep *Endpoint, l *Listener) error {
+	if len(m.mayGo) > 0 {
+		return nil
+	}
+	if _, err := ep.Refresh(); err != nil {
+		return err
+	}
+	m.unheard = true
+	m.leave(l.fd)
+	return nil
+}
+
 func (m *model) leave(fd int) {
 	delete(m.mayGo, fd)
 	i := slices.Index(m.array, fd)
@@ -135,6 +152,9 @@ func (m *model) leave(fd int) {
 // hash over all, which is right if only one is left.
 func (m *model) check() {
 	m.t.Helper()
+	if m.unheard {
+		return
+	}
 	if m.meant == nil && m.inherited >= 0 { // a hash over all, where the others must be deaf
 		for _, fd := range m.array {
 			if fd != m.inherited && !m.deaf[fd] {
@@ -190,7 +210,7 @@ func (m *model) aim(p Plan) {
 			}
 		}
 	}
-	m.probing = true
+	m.probing, m.unheard = true, false
 	m.check()
 	m.probing = false
 }
@@ -237,6 +257,9 @@ func TestGroupAgainstAModel(t *testing.T) {
 				m.mayGo[next.fd] = true
 			} else {
 				must(ep.Steer(Plan{Live: []*Listener{next}}))
+				if rapid.IntRange(0, 3).Draw(t, "unasked") == 0 {
+					must(m.leaveUnasked(ep, live))
+				}
 				must(ep.Loosen(live))
 				m.mayGo[live.fd] = true
 				draining = append(draining, live)
