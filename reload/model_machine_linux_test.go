@@ -179,6 +179,9 @@ func (m *machine) starts(w *world, back bool, pin *daemon) {
 // becomes: the candidate has shown all that it ever will.
 func (m *machine) becomes(w *world, h habits) {
 	says := h.notifies && (h.quick || w.plan.mode != ready.Delay)
+	// The first that says so may be found to accept before it is heard, and the next then
+	// starts before anybody knows what it must say.
+	m.blind = m.blind || says && !m.notifies && m.waits && w.plan.mode == ready.Auto
 	m.notifies = m.notifies || says
 	switch w.plan.mode {
 	case ready.Notify:
