@@ -15,8 +15,11 @@ var errMalformed = errors.New("malformed netlink message")
 
 // answer gathers the messages that answer one request; several reads may be needed until it is done.
 type answer struct {
-	seq   uint32
-	want  map[uint16]bool // local ports; nil for all
+	seq  uint32
+	want map[uint16]bool // local ports; nil for all
+	// each, if not nil, takes the sockets, as a struct inet_diag_msg and its attributes, in the place of conns. It must not keep
+	// them.
+	each  func([]byte) error
 	conns []Conn
 	done  bool
 	// interrupted tells that the kernel's table changed in a way that makes the answer incomplete.
@@ -82,6 +85,9 @@ func (a *answer) socket(b []byte) error {
 	if a.want != nil && !a.want[binary.BigEndian.Uint16(b[4:])] {
 		return nil
 	}
+	if a.each != nil {
+		return a.each(b)
+	}
 	c, ok := parseConn(b)
 	if !ok {
 		return fmt.Errorf("%w: family %d", errMalformed, b[0])
@@ -118,18 +124,23 @@ func parseAddr(family int, b []byte, port uint16) netip.AddrPort {
 
 // attributes takes those of the netlink attributes in b that a Conn has a place for.
 func (c *Conn) attributes(b []byte) error {
-	for len(b) >= unix.SizeofNlAttr {
-		size, kind := int(native.Uint16(b)), native.Uint16(b[2:])
-		if size < unix.SizeofNlAttr || size > len(b) {
-			return errMalformed
-		}
-		value := b[unix.SizeofNlAttr:size]
+	return eachAttribute(b, func(kind uint16, value []byte) {
 		switch {
 		case kind == extInfo:
 			c.Info = parseInfo(value)
 		case kind == attrV6Only && len(value) > 0:
 			c.V6Only = value[0] != 0
 		}
+	})
+}
+
+func eachAttribute(b []byte, f func(kind uint16, value []byte)) error {
+	for len(b) >= unix.SizeofNlAttr {
+		size, kind := int(native.Uint16(b)), native.Uint16(b[2:])
+		if size < unix.SizeofNlAttr || size > len(b) {
+			return errMalformed
+		}
+		f(kind, b[unix.SizeofNlAttr:size])
 		b = b[min((size+3)&^3, len(b)):]
 	}
 	return nil

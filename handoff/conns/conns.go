@@ -89,23 +89,12 @@ type Query struct {
 	States States
 	// Ports are local ports; empty means all. The kernel filters by up to 32 of them, more are filtered here.
 	Ports []uint16
+	// Cgroup, if not 0, is the one that the sockets must be of, by the inode of its directory in the unified hierarchy; those
+	// of cgroups in it are others. A connection is of the cgroup of whoever made its listener, not of who accepted it.
+	// Since Linux 5.9; before, an error.
+	Cgroup uint64
 	// Info asks for [Conn.Info] too: some 300 bytes more to copy for each connection.
 	Info bool
-}
-
-// Count is how many connections a set of processes has; see [Diag.Count].
-type Count struct {
-	// Open are the connections in ESTABLISHED and CLOSE_WAIT that one of the processes has open.
-	Open int
-	// Waiting are those that nobody has accepted yet. They belong to a listener, and the kernel does not say to which: with
-	// several listeners on a port, to any of them.
-	Waiting int
-	// Unanswered are those of Open on which this side has not sent anything yet.
-	Unanswered int
-	// Oldest is the age of the oldest of Unanswered; 0 if there is none. The kernel tells no age of connections that have sent.
-	Oldest time.Duration
-	// Idle is for how long no data has gone over any of Open; 0 if there is none, or if bytes wait in a queue of one.
-	Idle time.Duration
 }
 
 // Owner is a process that has a socket open.

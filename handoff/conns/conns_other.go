@@ -28,7 +28,7 @@ func (d *Diag) Lookup(context.Context, Conn) (Conn, bool, error) {
 }
 
 // Count returns an error wrapping [errors.ErrUnsupported].
-func (d *Diag) Count(context.Context, []uint16, []int) (Count, error) { return Count{}, errUnsupported }
+func (d *Diag) Count(context.Context, Question) (Count, error) { return Count{}, errUnsupported }
 
 // Sockets returns an error wrapping [errors.ErrUnsupported].
 func Sockets(int) (map[uint64]bool, error) { return nil, errUnsupported }

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -28,35 +29,64 @@ func Sockets(pid int) (map[uint64]bool, error) {
 }
 
 func addSockets(inodes map[uint64]bool, pid int) error {
-	err := eachSocket(pid, func(inode uint64) { inodes[inode] = true })
+	err := eachSocket(pid, func(inode uint64) bool { inodes[inode] = true; return true })
 	if err != nil {
-		return fmt.Errorf("can't list sockets of process %d: %w", pid, err)
+		return socketsError(pid, err)
 	}
 	return nil
 }
 
-// eachSocket calls f for each descriptor of pid that is a socket.
-func eachSocket(pid int, f func(inode uint64)) error {
-	dir, err := os.Open(filepath.Join(procDir, strconv.Itoa(pid), "fd"))
+func socketsError(pid int, err error) error {
+	return fmt.Errorf("can't list sockets of process %d: %w", pid, err)
+}
+
+// direntRoom is for the names of some 1,300 descriptors.
+const direntRoom = 32 << 10
+
+// eachSocket calls more for each descriptor of pid that is a socket, until it returns false.
+func eachSocket(pid int, more func(inode uint64) bool) error {
+	at, err := unix.Open(filepath.Join(procDir, strconv.Itoa(pid), "fd"), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
-	defer dir.Close()
-	names, err := dir.Readdirnames(-1)
-	if err != nil {
-		return err
-	}
+	defer unix.Close(at)
 	var link [64]byte // a longer link is no socket
-	at := int(dir.Fd())
-	for _, name := range names {
-		// A descriptor that was closed meanwhile is none.
-		if n, err := unix.Readlinkat(at, name, link[:]); err == nil {
-			if inode, ok := socketInode(link[:n]); ok {
-				f(inode)
+	entries := make([]byte, direntRoom)
+	for {
+		n, err := unix.Getdents(at, entries)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil || n <= 0 {
+			return err
+		}
+		for rest := entries[:n]; len(rest) > 0; {
+			var name []byte
+			if name, rest = nextEntry(rest); name[0] == '.' {
+				continue
+			}
+			// A descriptor that was closed meanwhile is none.
+			if inode, ok := socketInode(link[:readLink(at, name, link[:])]); ok && !more(inode) {
+				return nil
 			}
 		}
 	}
-	return nil
+}
+
+// nextEntry takes a struct linux_dirent64 off b: inode, offset, its length at 16, type, and at 19 the name, which ends with a 0
+// that is part of what is returned.
+func nextEntry(b []byte) (name, rest []byte) {
+	size := native.Uint16(b[16:])
+	return b[19:size], b[size:]
+}
+
+// readLink is readlinkat(2) without a copy of the name, of which there may be tens of thousands; 0 if it can't be read.
+func readLink(at int, name, to []byte) int {
+	n, _, errno := unix.Syscall6(unix.SYS_READLINKAT, uintptr(at), uintptr(unsafe.Pointer(&name[0])), uintptr(unsafe.Pointer(&to[0])), uintptr(len(to)), 0, 0)
+	if errno != 0 {
+		return 0
+	}
+	return int(n)
 }
 
 // socketInode reads a link of the form "socket:[4711]".
@@ -208,11 +238,12 @@ func Owners(ctx context.Context, inodes ...uint64) (map[uint64]Owner, error) {
 // own moves the inodes that process pid has open from missing to owners.
 func own(owners map[uint64]Owner, missing map[uint64]bool, pid int) {
 	var found []uint64
-	err := eachSocket(pid, func(inode uint64) {
+	err := eachSocket(pid, func(inode uint64) bool {
 		if missing[inode] {
 			found = append(found, inode)
 			delete(missing, inode)
 		}
+		return len(missing) > 0
 	})
 	if err != nil || len(found) == 0 {
 		return // not ours to read, or gone: best effort

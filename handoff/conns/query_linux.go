@@ -20,25 +20,45 @@ var errInterrupted = errors.New("the kernel's table changed during every attempt
 // and so may, rarely, another whose place in the kernel's table it changed; none is returned twice.
 // After an error, a context's too, the Diag is good for the next call.
 func (d *Diag) Dump(ctx context.Context, q Query) ([]Conn, error) {
-	families := q.Families
-	if families == nil {
-		families = []int{unix.AF_INET, unix.AF_INET6}
-	}
 	var all []Conn
-	for _, family := range families {
+	for _, family := range familiesOf(q.Families) {
 		some, err := d.dump(ctx, family, q)
 		if err != nil {
-			return nil, fmt.Errorf("can't list %s connections: %w", familyName(family), err)
+			return nil, dumpError(family, err)
 		}
 		all = append(all, some...)
 	}
 	return all, nil
 }
 
+func familiesOf(asked []int) []int {
+	if asked == nil {
+		return []int{unix.AF_INET, unix.AF_INET6}
+	}
+	return asked
+}
+
+func dumpError(family int, err error) error {
+	return fmt.Errorf("can't list %s connections: %w", familyName(family), err)
+}
+
 func (d *Diag) dump(ctx context.Context, family int, q Query) ([]Conn, error) {
+	a, err := d.dumpTo(ctx, family, q, nil)
+	if err != nil {
+		return nil, err
+	}
+	return once(a.conns), nil
+}
+
+// dumpTo has, unless it is nil, a taker for every attempt made by begin, for sockets that are not to be gathered as Conns.
+// Takers of attempts before the last have not heard all.
+func (d *Diag) dumpTo(ctx context.Context, family int, q Query, begin func() (take func([]byte) error)) (*answer, error) {
 	for range dumpTries {
 		d.seq++
 		a := &answer{seq: d.seq}
+		if begin != nil {
+			a.each = begin()
+		}
 		if len(q.Ports) > maxPorts {
 			a.want = portSet(q.Ports)
 		}
@@ -46,7 +66,7 @@ func (d *Diag) dump(ctx context.Context, family int, q Query) ([]Conn, error) {
 			return nil, err
 		}
 		if !a.interrupted {
-			return once(a.conns), nil
+			return a, nil
 		}
 	}
 	return nil, errInterrupted

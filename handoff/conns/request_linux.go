@@ -16,9 +16,12 @@ const (
 
 	opJump    = 1
 	opPortEq  = 11 // INET_DIAG_BC_S_EQ
+	opCgroup  = 13 // INET_DIAG_BC_CGROUP_COND, Linux 5.9
 	sizeOp    = 4
 	sizePort  = 2 * sizeOp // the op and its argument
 	sizeBlock = sizePort + sizeOp
+	// sizeCgroup is the op and its argument, 64 bits that need no alignment.
+	sizeCgroup = sizeOp + 8
 
 	sizeID      = 48 // struct inet_diag_sockid
 	sizeRequest = 8 + sizeID
@@ -39,10 +42,29 @@ func dumpRequest(seq uint32, family int, q Query) []byte {
 	b := appendHeader(nil, seq, unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
 	b = appendBody(b, family, states, q.Info)
 	b = append(b, make([]byte, sizeID)...)
-	if len(q.Ports) > 0 && len(q.Ports) <= maxPorts {
-		b = appendAttr(b, attrBytecode, portFilter(q.Ports))
+	if filter := bytecode(q); len(filter) > 0 {
+		b = appendAttr(b, attrBytecode, filter)
 	}
 	return finish(b)
+}
+
+// bytecode is what the kernel shall filter by; none if it is all.
+func bytecode(q Query) []byte {
+	var ports []byte
+	if len(q.Ports) <= maxPorts {
+		ports = portFilter(q.Ports)
+	}
+	if q.Cgroup == 0 {
+		return ports
+	}
+	return append(cgroupFilter(q.Cgroup, len(ports)), ports...)
+}
+
+// cgroupFilter is inet_diag bytecode for "the socket is of that cgroup", with so many bytes behind it that say what else must
+// hold. Unequal goes 4 bytes behind the end of all, which rejects.
+func cgroupFilter(id uint64, behind int) []byte {
+	b := appendOp(nil, opCgroup, sizeCgroup, uint16(sizeCgroup+behind+sizeOp))
+	return native.AppendUint64(b, id)
 }
 
 // lookupRequest asks for the one socket with the given addresses, which must both be of the family.
