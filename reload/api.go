@@ -31,8 +31,13 @@ type Status struct {
 type MeasuredSockets struct {
 	Generation  int `json:"generation"`
 	Connections int `json:"connections"`
-	Queue       int `json:"queue"`       // not accepted yet, over all its listeners
-	QueueLimit  int `json:"queue_limit"` // of them together
+	// Idle are those of them over which no data has gone for [Config.DrainIdle].
+	Idle int `json:"idle"`
+	// Oldest is the least that the oldest of them can be of age. The kernel does not tell
+	// more: they are known since a status or a reload has looked, or by their silence.
+	Oldest     time.Duration `json:"oldest_at_least_ns"`
+	Queue      int           `json:"queue"`       // not accepted yet, over all its listeners
+	QueueLimit int           `json:"queue_limit"` // of them together
 	// Age is how long ago it was started, by a clock that nobody sets; what it has
 	// as times of day may be an hour off by now.
 	Age time.Duration `json:"age_ns"`

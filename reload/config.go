@@ -74,10 +74,14 @@ type Config struct {
 	ReadyTimeout time.Duration  // 30 s
 	Canary       *CanaryOptions // of every reload; nil for none
 	Probation    time.Duration  // how long the generation before is kept; 0 not at all
+	Drain        Drain          // auto
 	DrainTimeout time.Duration  // 30 s
-	StopSignal   syscall.Signal
-	StopTimeout  time.Duration // 8 s
-	MaxDraining  int           // 4
+	// DrainIdle: with DrainAuto, a connection over which no data has gone for longer, and
+	// of which none is on its way, is not waited for. 5 s.
+	DrainIdle   time.Duration
+	StopSignal  syscall.Signal
+	StopTimeout time.Duration // 8 s
+	MaxDraining int           // 4
 	// HoldTimeout: with no live generation for longer, connections are refused;
 	// negative holds for ever. 60 s.
 	HoldTimeout time.Duration
@@ -119,7 +123,9 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.Name, NameOf(c.Command))
 	setDefault(&c.Strategy, StrategyOverlap)
 	setDefault(&c.ReadyTimeout, 30*time.Second)
+	setDefault(&c.Drain, DrainAuto)
 	setDefault(&c.DrainTimeout, 30*time.Second)
+	setDefault(&c.DrainIdle, 5*time.Second)
 	setDefault(&c.StopSignal, syscall.SIGTERM)
 	setDefault(&c.StopTimeout, 8*time.Second)
 	setDefault(&c.MaxDraining, 4)

@@ -2,27 +2,68 @@ package reload
 
 import (
 	"context"
+	"sync"
 
 	"github.com/gapless-dev/gapless/handoff/conns"
 )
 
+// look is a question for the connections of one generation. The owner makes it; any
+// goroutine may ask it.
+type look struct {
+	proc     process
+	ages     *ages
+	question conns.Question
+}
+
+// ages of a generation's connections are what the looks at it, one at a time, have seen
+// of them. They decide nothing, so they are nobody's state.
+type ages struct {
+	mu sync.Mutex
+	conns.Ages
+}
+
+// lookAt g, which has a process.
+func (s *Service) lookAt(g *generation) look {
+	return look{proc: g.proc, ages: &g.ages, question: conns.Question{Ports: s.ports(), Cgroup: g.cgroup, IdleAfter: s.cfg.DrainIdle}}
+}
+
+// count costs milliseconds of processor time, and tens of them where there are thousands
+// of connections.
+func (s *Service) count(ctx context.Context, l look) (conns.Count, error) {
+	members, err := l.proc.Members()
+	if err != nil || len(members) == 0 {
+		return conns.Count{}, err
+	}
+	l.ages.mu.Lock()
+	defer l.ages.mu.Unlock()
+	q := l.question
+	q.PIDs, q.Ages = members, &l.ages.Ages
+	return s.sys.count(ctx, q)
+}
+
+// connections are how many are open; -1 where it can't be told.
+func (s *Service) connections(ctx context.Context, l look) int {
+	n, err := s.count(ctx, l)
+	if err != nil {
+		return -1
+	}
+	return n.Open
+}
+
 // countLive is how many connections the live generation has open; -1 where it can't
 // be told. It is for goroutines beside the owner.
 func (s *Service) countLive(ctx context.Context) int {
-	var proc process
+	var at *look
 	err := s.ask(ctx, func() {
-		if live := s.st.Live(); live != nil {
-			proc = s.runs[live.Number].proc
+		if live := s.liveGeneration(); live != nil {
+			l := s.lookAt(live)
+			at = &l
 		}
 	})
-	if err != nil || proc == nil {
+	if err != nil || at == nil {
 		return 0
 	}
-	pids, err := proc.Members()
-	if err != nil {
-		pids = []int{proc.PID()}
-	}
-	return s.sys.count(ctx, s.ports(), pids)
+	return s.connections(ctx, *at)
 }
 
 // ports are those of all endpoints; they do not change once the service has begun.
@@ -34,16 +75,11 @@ func (s *Service) ports() []uint16 {
 	return all
 }
 
-// countConnections is -1 where it can't be told.
-func countConnections(ctx context.Context, ports []uint16, pids []int) int {
+func countConnections(ctx context.Context, q conns.Question) (conns.Count, error) {
 	d, err := conns.Open()
 	if err != nil {
-		return -1
+		return conns.Count{}, err
 	}
 	defer d.Close()
-	n, err := d.Count(ctx, ports, pids)
-	if err != nil {
-		return -1
-	}
-	return n.Open
+	return d.Count(ctx, q)
 }

@@ -58,7 +58,7 @@ func present(listeners []*handoff.Listener) []*handoff.Listener {
 	return all
 }
 
-// settled: nothing is on its way to g any more; only now it is told to stop.
+// settled: nothing is on its way to g any more; only now it may be told to stop.
 func (s *Service) settled(g *generation, left handoff.Settled) {
 	g.unsettled = false
 	level := levelInfo
@@ -68,7 +68,7 @@ func (s *Service) settled(g *generation, left handoff.Settled) {
 	s.emit(event{kind: "generation.settled", level: level, generation: g.number,
 		text:   fmt.Sprintf("%s: generation %d has settled in %s", s.cfg.Name, g.number, left.Took.Round(time.Millisecond)),
 		fields: map[string]any{"took_ms": left.Took.Milliseconds(), "half_open": left.HalfOpen, "queued": left.Queued, "unanswered": left.Unanswered}})
-	s.stopGeneration(g)
+	s.letFinish(g)
 	s.retire(g)
 	s.holdOn()
 }
@@ -76,6 +76,11 @@ func (s *Service) settled(g *generation, left handoff.Settled) {
 // stopGeneration sends the stop signal, once in a generation's life.
 func (s *Service) stopGeneration(g *generation) {
 	r := s.record(g)
+	patience := max(s.cfg.DrainTimeout, s.cfg.StopTimeout)
+	if g.remnant != nil { // it has had its time for connections
+		patience = s.cfg.StopTimeout
+		g.remnant = nil
+	}
 	if !r.Signalled.IsZero() || g.exited || g.condemned || g.proc == nil {
 		return
 	}
@@ -86,13 +91,14 @@ func (s *Service) stopGeneration(g *generation) {
 	}
 	s.emit(event{kind: "generation.stopping", generation: g.number,
 		text: fmt.Sprintf("%s: generation %d was told to stop", s.cfg.Name, g.number)})
-	s.wg.Go(func() { s.watchDrain(g) })
+	l := s.lookAt(g)
+	s.wg.Go(func() { s.watchDrain(g, l, patience) })
 }
 
-// watchDrain gives a generation the stop timeout, and up to the drain timeout if it
-// has connections to finish.
-func (s *Service) watchDrain(g *generation) {
-	last := time.NewTimer(max(s.cfg.DrainTimeout, s.cfg.StopTimeout))
+// watchDrain gives a generation the stop timeout, and up to patience if it has
+// connections to finish.
+func (s *Service) watchDrain(g *generation, l look, patience time.Duration) {
+	last := time.NewTimer(patience)
 	defer last.Stop()
 	next := time.NewTimer(s.cfg.StopTimeout)
 	defer next.Stop()
@@ -104,7 +110,7 @@ func (s *Service) watchDrain(g *generation) {
 			s.post(func() { s.kill(g, "its time is over") })
 			return
 		case <-next.C:
-			if s.connectionsOf(g) == 0 {
+			if s.connections(g.ctx, l) == 0 {
 				s.post(func() { s.kill(g, "its time is over") })
 				return
 			}
@@ -112,8 +118,6 @@ func (s *Service) watchDrain(g *generation) {
 		}
 	}
 }
-
-func (s *Service) connectionsOf(g *generation) int { return s.connections(g.ctx, g.proc) }
 
 // limitDraining stops the oldest of too many draining generations: each needs
 // memory for a whole daemon.

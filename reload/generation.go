@@ -31,11 +31,15 @@ type generation struct {
 	cancel    context.CancelFunc
 	starting  context.Context // ends when it is ready or given up
 	giveUp    context.CancelFunc
-	launching bool // its process is being started
-	waits     bool // for the end of all others, before its process is started
-	reporting bool // why it failed is being collected
-	unsettled bool // its connections are being followed
-	awaited   bool // clients may wait in its listeners, though it has not been ready
+	launching bool   // its process is being started
+	waits     bool   // for the end of all others, before its process is started
+	reporting bool   // why it failed is being collected
+	unsettled bool   // its connections are being followed
+	own       bool   // its listeners are of its own making: it took none of those that it was offered
+	cgroup    uint64 // that its connections are of, if its listeners were made in it; 0 if not
+	ages      ages
+	remnant   *remnant // what it finishes before it is told to stop
+	awaited   bool     // clients may wait in its listeners, though it has not been ready
 	exited    bool
 	gone      bool // with all its processes
 	condemned bool // SIGKILL was sent
@@ -230,6 +234,7 @@ func binaryOf(pid int) string {
 // the stop signal too, and their time.
 func (s *Service) onExit(g *generation) {
 	g.exited = true
+	g.remnant = nil
 	r := s.record(g)
 	r.Exit, r.Ended = g.proc.Exit().String(), time.Now()
 	s.wg.Go(func() { g.proc.SignalGroup(s.cfg.StopSignal) })

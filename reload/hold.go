@@ -31,7 +31,7 @@ func (s *Service) holdOn() {
 
 // refuseAll needs every endpoint's reserve, and shuts down every listener that is
 // not loose. So a generation that is starting is given its chance, and one that is
-// settling its time; then this is looked at again.
+// settling, or finishes what it has, its time; then this is looked at again.
 func (s *Service) refuseAll() {
 	if s.current != nil || s.settling() {
 		return
@@ -63,7 +63,7 @@ func (s *Service) refuseAll() {
 
 func (s *Service) settling() bool {
 	for _, g := range s.runs {
-		if g.unsettled {
+		if g.unsettled || g.remnant != nil {
 			return true
 		}
 	}

@@ -43,6 +43,9 @@ var can = map[state.Phase][]state.Phase{
 // inspect checks what must hold whenever nothing is under way but waiting. It runs in
 // the service's owner, with the world locked.
 func (w *world) inspect(h *history) {
+	for number, g := range w.s.runs {
+		g.own = w.habitsOf(number).own
+	}
 	w.readEvents(h)
 	w.checkNumbers(h)
 	w.checkPhases(h)
@@ -235,13 +238,18 @@ func (w *world) checkProgress() {
 	for _, g := range s.st.Generations {
 		most := s.cfg.ReadyTimeout + slowStart + late
 		if s.cfg.Strategy == StrategyReplace { // it waits for the end of another first
-			most += settleTimeout + max(s.cfg.DrainTimeout, s.cfg.StopTimeout)
+			most += settleTimeout + s.cfg.DrainTimeout + max(s.cfg.DrainTimeout, s.cfg.StopTimeout)
 		}
 		if g.Phase == state.Starting && now.Sub(g.Started) > most {
 			w.violate("generation %d has been starting for %s", g.Number, now.Sub(g.Started))
 		}
 		if d := w.daemons[g.Number]; !g.Signalled.IsZero() && d != nil && !d.ended && now.Sub(g.Signalled) > max(s.cfg.DrainTimeout, s.cfg.StopTimeout)+late {
 			w.violate("generation %d was told to stop %s ago and still runs", g.Number, now.Sub(g.Signalled))
+		}
+	}
+	for _, g := range w.in(state.Draining) {
+		if d := w.daemons[g.Number]; g.Signalled.IsZero() && !g.Settled.IsZero() && !d.ended && now.Sub(g.Settled) > s.cfg.DrainTimeout+late {
+			w.violate("generation %d has settled %s ago and was not told to stop", g.Number, now.Sub(g.Settled))
 		}
 	}
 	if end := s.st.ProbationEnds; !end.IsZero() && now.Sub(end) > late {
@@ -304,5 +312,21 @@ func (w *world) checkStop(d *daemon) {
 	}
 	if !w.settled[d.number] {
 		w.violate("generation %d got the stop signal before it had settled", d.number)
+		return
+	}
+	w.checkFinished(d, r, g)
+}
+
+// checkFinished: what d has open may be cut off.
+func (w *world) checkFinished(d *daemon, r *state.Generation, g *generation) {
+	busy, waited := len(d.conns), time.Since(r.Settled)
+	if w.s.cfg.Drain == DrainAuto {
+		busy -= d.idle()
+	}
+	if g != nil && w.s.finishesFirst(g) && busy > 0 && waited < w.s.cfg.DrainTimeout {
+		w.violate("generation %d got the stop signal %s after it had settled, with %d connections", d.number, waited, busy)
+	}
+	if waited > lookMost && !w.s.finishesFirst(g) {
+		w.violate("generation %d got the stop signal %s after it had settled", d.number, waited)
 	}
 }

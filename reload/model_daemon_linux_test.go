@@ -20,6 +20,8 @@ type habits struct {
 	notifies bool
 	shuts    bool // its listeners down, when it is told to stop
 	lazy     bool // it accepts when an event says so, else at once
+	own      bool // it took no listener that it was offered
+	keeps    bool // its connections, that are idle
 }
 
 type startHabit int
@@ -239,6 +241,14 @@ func (d *daemon) serve() {
 			d.w.taken(s.inode)
 		}
 	}
+}
+
+// idle are those of its connections over which nothing goes any more.
+func (d *daemon) idle() int {
+	if d.habits.keeps {
+		return len(d.conns)
+	}
+	return 0
 }
 
 // become ready, in the ways that it has.

@@ -23,6 +23,7 @@ type plan struct {
 	hold        time.Duration
 	restart     Restart
 	maxDraining int
+	drain       Drain
 	guard       time.Duration // until it is heard
 	habits      []habits
 	steps       []step
@@ -99,7 +100,7 @@ var someHabits = rapid.Custom(func(t *rapid.T) habits {
 		bits /= n
 		return int(v)
 	}
-	h := habits{quick: take(3) > 0, notifies: take(4) == 0, shuts: take(3) == 0, lazy: take(4) == 0}
+	h := habits{quick: take(3) > 0, notifies: take(4) == 0, shuts: take(3) == 0, lazy: take(4) == 0, own: take(3) == 0, keeps: take(4) == 0}
 	if take(5) == 0 {
 		h.start = startHabit(take(uint64(startHabits)))
 	}
@@ -124,6 +125,7 @@ var plans = rapid.Custom(func(t *rapid.T) plan {
 		hold:        rapid.SampledFrom([]time.Duration{2 * time.Second, 60 * time.Second, -1}).Draw(t, "hold"),
 		restart:     rapid.SampledFrom([]Restart{RestartAlways, RestartOnFailure, RestartNo}).Draw(t, "restart"),
 		guard:       rapid.SampledFrom([]time.Duration{0, 3 * time.Millisecond}).Draw(t, "guard"),
+		drain:       rapid.SampledFrom([]Drain{DrainAuto, DrainSignal, DrainConnections}).Draw(t, "drain"),
 		maxDraining: rapid.IntRange(1, 3).Draw(t, "draining"),
 		habits:      rapid.SliceOfN(someHabits, 1, 12).Draw(t, "habits"),
 		steps:       rapid.SliceOfN(steps, 1, 40).Draw(t, "steps"),
@@ -151,7 +153,7 @@ func ownAddress() string {
 func (p plan) config(w *world) Config {
 	cfg := Config{
 		Name: "web", Command: []string{"daemon"}, Dir: w.dir, Shared: p.shared, Ready: ready.Options{Mode: p.mode, Delay: 10 * time.Millisecond},
-		Strategy: p.strategy, Canary: p.canary, Probation: p.probation, HoldTimeout: p.hold, Restart: p.restart, MaxDraining: p.maxDraining, StopSignal: stopSignal,
+		Strategy: p.strategy, Canary: p.canary, Probation: p.probation, HoldTimeout: p.hold, Restart: p.restart, MaxDraining: p.maxDraining, Drain: p.drain, StopSignal: stopSignal,
 		NonBlocking: true, Relay: w.relay, Shim: []string{"shim"},
 	}
 	for _, name := range []string{"a", "b"}[:p.endpoints] {

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gapless-dev/gapless/handoff"
+	"github.com/gapless-dev/gapless/handoff/conns"
 	"github.com/gapless-dev/gapless/reload/notify"
 	"github.com/gapless-dev/gapless/reload/ready"
 	"github.com/gapless-dev/gapless/reload/spawn"
@@ -253,16 +254,16 @@ func (w *world) probe(ctx context.Context, _ ready.Options, t ready.Target) erro
 	return nil
 }
 
-func (w *world) count(_ context.Context, _ []uint16, pids []int) int {
+func (w *world) count(_ context.Context, q conns.Question) (n conns.Count, _ error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	n := 0
 	for _, d := range w.daemons {
-		if slices.Contains(pids, d.pid) && !d.ended {
-			n += len(d.conns)
+		if slices.Contains(q.PIDs, d.pid) && !d.ended {
+			n.Open += len(d.conns)
+			n.Idle += d.idle()
 		}
 	}
-	return n
+	return n, nil
 }
 
 func foreign(ctx context.Context, _ netip.AddrPort, known func(context.Context) ([]uint64, error)) ([]*handoff.InUseError, error) {

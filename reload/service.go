@@ -173,7 +173,7 @@ func (s *Service) Warnings() []string {
 	for _, e := range s.eps {
 		all = append(all, e.Warnings()...)
 	}
-	return all
+	return append(all, s.drainWarnings()...)
 }
 
 // Name of the service.

@@ -5,6 +5,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/gapless-dev/gapless/handoff/conns"
 	"github.com/gapless-dev/gapless/reload/state"
 )
 
@@ -15,13 +16,13 @@ const StatusSchema = 1
 // tables and /proc, in the caller's goroutine, so ask for it when somebody looks.
 func (s *Service) Status(ctx context.Context) (Status, error) {
 	status := Status{Schema: StatusSchema, HolderPID: os.Getpid()}
-	procs := map[int]process{}
+	looks := map[int]look{}
 	err := s.ask(ctx, func() {
 		status.Service = s.st.Clone()
 		status.Measured, status.Queues = s.measureQueues()
 		for number, g := range s.runs {
 			if g.proc != nil {
-				procs[number] = g.proc
+				looks[number] = s.lookAt(g)
 			}
 		}
 	})
@@ -30,23 +31,19 @@ func (s *Service) Status(ctx context.Context) (Status, error) {
 	}
 	for i := range status.Measured {
 		m := &status.Measured[i]
-		if proc := procs[m.Generation]; proc != nil {
-			m.Connections = s.connections(ctx, proc)
+		if l, ok := looks[m.Generation]; ok {
+			m.set(s.count(ctx, l))
 		}
 	}
 	return status, nil
 }
 
-// connections of a generation; -1 where they can't be told.
-func (s *Service) connections(ctx context.Context, proc process) int {
-	members, err := proc.Members()
-	switch {
-	case err != nil:
-		return -1
-	case len(members) == 0:
-		return 0
+func (m *MeasuredSockets) set(n conns.Count, err error) {
+	if err != nil {
+		m.Connections = -1
+		return
 	}
-	return s.sys.count(ctx, s.ports(), members)
+	m.Connections, m.Idle, m.Oldest = n.Open, n.Idle, n.Oldest
 }
 
 // State is the service as its owner knows it, with nothing measured. It is cheap, and
@@ -63,11 +60,7 @@ func (s *Service) measureQueues() ([]MeasuredSockets, []MeasuredEndpoint) {
 	for _, r := range s.st.Generations {
 		m := MeasuredSockets{Generation: r.Number, Age: time.Since(r.Started)}
 		if g := s.runs[r.Number]; g != nil {
-			for _, l := range present(g.listeners) {
-				if waiting, limit, err := l.Queue(); err == nil {
-					m.Queue, m.QueueLimit = m.Queue+waiting, m.QueueLimit+limit
-				}
-			}
+			m.Queue, m.QueueLimit = g.queue()
 		}
 		sockets = append(sockets, m)
 	}
@@ -81,6 +74,16 @@ func (s *Service) measureQueues() ([]MeasuredSockets, []MeasuredEndpoint) {
 		}
 	}
 	return sockets, reserves
+}
+
+// queue is what waits in the generation's listeners, and how much can.
+func (g *generation) queue() (waiting, limit int) {
+	for _, l := range present(g.listeners) {
+		if n, most, err := l.Queue(); err == nil {
+			waiting, limit = waiting+n, limit+most
+		}
+	}
+	return waiting, limit
 }
 
 // MeasuredOf finds what was measured of a generation.

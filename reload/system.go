@@ -7,6 +7,7 @@ import (
 	"syscall"
 
 	"github.com/gapless-dev/gapless/handoff"
+	"github.com/gapless-dev/gapless/handoff/conns"
 	"github.com/gapless-dev/gapless/reload/notify"
 	"github.com/gapless-dev/gapless/reload/ready"
 	"github.com/gapless-dev/gapless/reload/spawn"
@@ -27,7 +28,7 @@ type system struct {
 	once     func(context.Context, ready.Options, ready.Target) error
 	missing  func(process, []uint64) ([]int, error)
 	settler  func(...*handoff.Listener) settler
-	count    func(ctx context.Context, ports []uint16, pids []int) int
+	count    func(context.Context, conns.Question) (conns.Count, error)
 	foreign  func(ctx context.Context, at netip.AddrPort, known func(context.Context) ([]uint64, error)) ([]*handoff.InUseError, error)
 	// shutDown waits until a daemon has shut a listener down.
 	shutDown func(context.Context, *handoff.Guard) error

@@ -56,7 +56,8 @@ func (s *Service) closeTrial() {
 
 func (s *Service) drainKept(t *trial) {
 	counted := make(chan int, 1)
-	s.wg.Go(func() { counted <- s.connectionsOf(t.kept) })
+	l := s.lookAt(t.kept)
+	s.wg.Go(func() { counted <- s.connections(t.kept.ctx, l) })
 	s.drain(t.kept)
 	t.result.Draining, t.result.Connections, t.result.Kept = s.draining(), -1, 0
 	t.rollout.superseded = counted
@@ -100,6 +101,7 @@ func (s *Service) reinstate(old, from *generation, why string) error {
 	s.st.Recipe, s.st.Previous, s.st.Back, s.st.Pinned = r.Recipe.Clone(), from.number, s.leaves(from), r.Program.Origin
 	old.drains++ // what waits for it to settle waits for nothing
 	old.unsettled = false
+	old.remnant, r.Settled = nil, time.Time{}
 	s.record(from).Failure = why
 	s.writePIDFile(r.PID)
 	s.emit(event{kind: "generation.rolled-back", level: levelWarn, generation: from.number, fields: map[string]any{"live": old.number},

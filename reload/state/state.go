@@ -112,6 +112,9 @@ type Generation struct {
 	PIDStart uint64    `json:"pid_start,omitempty"`
 	Started  time.Time `json:"started"`
 	Ready    time.Time `json:"ready,omitzero"`
+	// Settled is when nothing was on its way to it any more, so that it finishes what it
+	// has; zero if it does not drain.
+	Settled time.Time `json:"settled,omitzero"`
 	// Signalled is when the stop signal was sent: it is sent once.
 	Signalled time.Time `json:"signalled,omitzero"`
 	Ended     time.Time `json:"ended,omitzero"`
