@@ -68,9 +68,14 @@ func config(t *testing.T, habits ...string) Config {
 
 func start(t *testing.T, cfg Config) *fixture {
 	t.Helper()
+	return startOn(t, cfg, realSystem())
+}
+
+func startOn(t *testing.T, cfg Config, sys system) *fixture {
+	t.Helper()
 	f := &fixture{t: t, done: make(chan struct{}), out: &lockedBuffer{}, log: &lockedBuffer{}}
 	cfg.Stdout, cfg.Stderr, cfg.Log = f.out, f.out, zerolog.New(f.log)
-	s, err := New(t.Context(), cfg)
+	s, err := newService(t.Context(), cfg, sys)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -170,6 +170,8 @@ func (d *testDaemon) do(habit, value string) (int, bool) {
 		d.notify = true
 	case "deaf":
 		d.deaf = true
+	case "careless": // ends at once, with all that it has
+		signal.Reset(syscall.SIGTERM)
 	case "close3":
 		unix.Close(3)
 		d.ready()
@@ -293,7 +295,8 @@ func (d *testDaemon) serve() int {
 }
 
 // reply says which generation it is. /stream never ends, /die and /leave end the process,
-// /shutdown ends the listener, /env/NAME is a variable, /cwd its directory, /wait/FILE waits for one.
+// /shutdown ends the listener, /env/NAME is a variable, /cwd its directory, /wait/FILE waits for one, /begin/FILE
+// begins its answer first.
 func reply(w http.ResponseWriter, r *http.Request) {
 	if name, ok := strings.CutPrefix(r.URL.Path, "/env/"); ok {
 		fmt.Fprintln(w, os.Getenv(name))
@@ -301,6 +304,13 @@ func reply(w http.ResponseWriter, r *http.Request) {
 	}
 	if file, ok := strings.CutPrefix(r.URL.Path, "/wait"); ok {
 		waitFor(file)
+	}
+	if file, ok := strings.CutPrefix(r.URL.Path, "/begin"); ok {
+		fmt.Fprintf(w, "%s begins\n", os.Getenv("GAPLESS_GENERATION"))
+		http.NewResponseController(w).Flush()
+		waitFor(file)
+		fmt.Fprintln(w, "and ends")
+		return
 	}
 	switch r.URL.Path {
 	case "/cwd":
