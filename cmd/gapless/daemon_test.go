@@ -26,6 +26,7 @@ import (
 //	daemon hang             is never ready
 //	daemon silent           serves, but says nothing
 //	daemon ignore-term      serves on
+//	daemon careless         ends at once at SIGTERM, with all that it has
 //	daemon grandchild       leaves a process behind when it ends
 //	daemon away             leaves one that has a session of its own
 //	daemon close3           says that it is ready, without its listener
@@ -141,7 +142,7 @@ func serve(mode string, args []string) int {
 			fmt.Println("daemon got", sig)
 		}
 	}
-	if mode == "ignore-term" {
+	if mode == "ignore-term" || mode == "careless" {
 		wg.Wait()
 	}
 	untilSignal(syscall.SIGTERM)

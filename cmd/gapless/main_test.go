@@ -43,7 +43,7 @@ func TestScripts(t *testing.T) {
 		Setup:               setup,
 		Condition:           condition,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"code": code, "live": live, "get": get, "until": until, "signal": sendSignal, "happened": happened, "occupy": occupy, "stuffed": stuffed, "gone": gone, "chown": chown, "waiting": waiting, "hears": hears,
+			"code": code, "live": live, "get": get, "stay": stay, "leave": leave, "until": until, "signal": sendSignal, "happened": happened, "occupy": occupy, "stuffed": stuffed, "gone": gone, "chown": chown, "waiting": waiting, "hears": hears,
 		},
 	})
 }
@@ -51,6 +51,7 @@ func TestScripts(t *testing.T) {
 func setup(e *testscript.Env) error {
 	e.Setenv("GAPLESS_RUNTIME_DIR", e.WorkDir+"/run")
 	e.Setenv("NO_COLOR", "1")
+	e.Values[stayed{}] = &[]*http.Transport{}
 	e.Setenv("GORACE", "atexit_sleep_ms=0") // daemons under the race detector end at once too
 	e.Setenv("SELF", strconv.Itoa(os.Getpid()))
 	// Other users are to find the scripts' files, and gapless in the first of PATH.
@@ -167,6 +168,30 @@ func get(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	if string(body) != args[1] {
 		ts.Fatalf("got %q, want %q", body, args[1])
+	}
+}
+
+// stayed is what a script's clients that stay are kept under.
+type stayed struct{}
+
+// stay ADDR: a client has been answered there and keeps its connection, until leave.
+func stay(ts *testscript.TestScript, _ bool, args []string) {
+	transport := &http.Transport{}
+	client := http.Client{Timeout: patience, Transport: transport}
+	resp, err := client.Get("http://" + args[0])
+	ts.Check(err)
+	_, err = io.Copy(io.Discard, resp.Body)
+	resp.Body.Close()
+	ts.Check(err)
+	all := ts.Value(stayed{}).(*[]*http.Transport)
+	*all = append(*all, transport)
+	ts.Defer(transport.CloseIdleConnections)
+}
+
+// leave: all of those go.
+func leave(ts *testscript.TestScript, _ bool, _ []string) {
+	for _, t := range *ts.Value(stayed{}).(*[]*http.Transport) {
+		t.CloseIdleConnections()
 	}
 }
 

@@ -18,7 +18,7 @@ import (
 func (f *runFlags) config(command []string, inherited int) (reload.Config, error) {
 	cfg := reload.Config{
 		Command: command, Dir: f.workdir, EnvFile: f.envFile, User: f.user, Group: f.group,
-		ReadyTimeout: orNone(f.readyTimeout), Probation: time.Duration(f.probation), DrainTimeout: orNone(f.drainTimeout), StopTimeout: orNone(f.stopTimeout),
+		ReadyTimeout: orNone(f.readyTimeout), Probation: time.Duration(f.probation), Drain: reload.Drain(f.drain.value), DrainTimeout: orNone(f.drainTimeout), DrainIdle: orNone(f.drainIdle), StopTimeout: orNone(f.stopTimeout),
 		Strategy: reload.Strategy(f.strategy.value), MaxDraining: f.maxDraining, HoldTimeout: orForEver(f.holdTimeout),
 		Restart: reload.Restart(f.restart.value), KillMode: reload.KillMode(f.killMode.value), PIDFile: f.pidFile, Stdin: f.stdin, NonBlocking: f.nonBlocking,
 	}

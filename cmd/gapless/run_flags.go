@@ -27,6 +27,7 @@ type runFlags struct {
 	probation    duration
 	drain        choice
 	drainTimeout duration
+	drainIdle    duration
 	stopSignal   string
 	stopTimeout  duration
 	maxDraining  int
@@ -61,8 +62,9 @@ func (f *runFlags) define(s *pflag.FlagSet) {
 	s.IntVar(&f.probeRise, "probe-rise", 1, "checks that must succeed in a row")
 	f.canary.define(s)
 	durationFlag(s, &f.probation, "probation", 0, "keep the old one for so long, to go back to it at once if the new one dies")
-	choiceFlag(s, &f.drain, "drain", "", "the stop signal, once nothing is on its way to it any more: both words", "auto", "signal")
+	choiceFlag(s, &f.drain, "drain", "", "tell it to stop once settled, or with no connections left; auto: as it needs it", "auto", "signal", "connections")
 	durationFlag(s, &f.drainTimeout, "drain-timeout", 30*time.Second, "longest wait for connections")
+	durationFlag(s, &f.drainIdle, "drain-idle", 5*time.Second, "auto does not wait for connections silent for so long")
 	s.StringVar(&f.stopSignal, "stop-signal", "TERM", "`SIGNAL` that tells it to stop")
 	durationFlag(s, &f.stopTimeout, "stop-timeout", 8*time.Second, "then SIGKILL to all of the generation")
 	choiceFlag(s, &f.killMode, "kill-mode", "", "who ends with it: all its processes, or those of its process group", "all", "group")

@@ -17,8 +17,9 @@ const statusExample = `  gapless status
   gapless status web --watch
   gapless status web -o json | jq -r '.generations[] | select(.state=="live").pid'`
 
-const statusLong = `A row a generation. QUEUE is connections that wait to be accepted, of how many can; CONNS those that
-are open. Without NAME, all services; as JSON an object for the one that is named, else an array.`
+const statusLong = `A row a generation. CONNS is its open connections, counted now and without its help; OLDEST is how old the
+oldest of them is at least, as far as gapless has seen; QUEUE is those that wait to be accepted, of how many
+can. Without NAME, all services; as JSON an object for the one that is named, else an array.`
 
 // watchEvery is how often --watch looks.
 const watchEvery = time.Second

@@ -18,15 +18,15 @@ import (
 
 // row is a generation, in words.
 type row struct {
-	service, gen, state, pid, up, conns, queue, binary, reason string
+	service, gen, state, pid, up, conns, oldest, queue, binary, reason string
 }
 
 func printTable(to io.Writer, all []reload.Status) error {
 	w := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "SERVICE\tGEN\tSTATE\tPID\tUP\tCONNS\tQUEUE\tBINARY\tREASON")
+	fmt.Fprintln(w, "SERVICE\tGEN\tSTATE\tPID\tUP\tCONNS\tOLDEST\tQUEUE\tBINARY\tREASON")
 	for _, s := range all {
 		for _, r := range rowsOf(s) {
-			fmt.Fprintln(w, strings.Join([]string{r.service, r.gen, r.state, r.pid, r.up, r.conns, r.queue, r.binary, r.reason}, "\t"))
+			fmt.Fprintln(w, strings.Join([]string{r.service, r.gen, r.state, r.pid, r.up, r.conns, r.oldest, r.queue, r.binary, r.reason}, "\t"))
 		}
 	}
 	for _, s := range all {
@@ -59,7 +59,7 @@ func rowsOf(s reload.Status) []row {
 }
 
 func rowOf(s reload.Status, g state.Generation) row {
-	r := row{service: s.Name, gen: strconv.Itoa(g.Number), state: string(g.Phase), pid: "-", up: "-", conns: "-", queue: "-",
+	r := row{service: s.Name, gen: strconv.Itoa(g.Number), state: string(g.Phase), pid: "-", up: "-", conns: "-", oldest: "-", queue: "-",
 		binary: cmp.Or(g.Binary, "-"), reason: cmp.Or(g.Failure, g.Reason)}
 	if !g.Phase.Running() {
 		return r
@@ -72,6 +72,9 @@ func rowOf(s reload.Status, g state.Generation) row {
 	if m.Connections >= 0 {
 		r.conns = strconv.Itoa(m.Connections)
 	}
+	if m.Connections > 0 {
+		r.oldest = age(m.Oldest) + "+" // it was open before anybody looked
+	}
 	if g.PID != 0 {
 		r.pid, r.up, r.binary = strconv.Itoa(g.PID), age(m.Age), binaryOf(g)
 	}
@@ -80,7 +83,7 @@ func rowOf(s reload.Status, g state.Generation) row {
 
 // waitingRow is for what nobody serves.
 func waitingRow(s reload.Status) row {
-	r := row{service: s.Name, gen: "-", state: "waiting", pid: "-", up: "-", conns: "-", queue: "-", binary: "-", reason: "no live generation"}
+	r := row{service: s.Name, gen: "-", state: "waiting", pid: "-", up: "-", conns: "-", oldest: "-", queue: "-", binary: "-", reason: "no live generation"}
 	if s.Goal == state.Stop {
 		r.state, r.reason = "stopped", "gapless stop"
 	}
