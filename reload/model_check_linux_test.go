@@ -317,8 +317,11 @@ func (w *world) checkStop(d *daemon) {
 	w.checkFinished(d, r, g)
 }
 
-// checkFinished: what d has open may be cut off.
+// checkFinished: what d has open may be cut off. One that has just ended has nothing any more.
 func (w *world) checkFinished(d *daemon, r *state.Generation, g *generation) {
+	if d.ended {
+		return
+	}
 	busy, waited := len(d.conns), time.Since(r.Settled)
 	if w.s.cfg.Drain == DrainAuto {
 		busy -= d.idle()
