@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -151,24 +152,29 @@ func TestAutoTrustsWhoTookItsListeners(t *testing.T) {
 	}
 }
 
-// Kept-alive connections over which nothing goes do not hold a drain.
+// Kept-alive connections over which nothing goes do not hold a drain, nor the end of a
+// daemon that does not hear its stop signal.
 func TestIdleConnectionsAreNotWaitedFor(t *testing.T) {
 	t.Parallel()
-	cfg := careless(t, DrainAuto)
-	cfg.DrainIdle = 300 * time.Millisecond
-	f := start(t, cfg)
-	f.until("generation 1", live(1))
-	f.disown()
-	for range 3 {
-		f.idle()
-	}
-	f.mustReload()
-	st := f.until("generation 1 to go", phase(1, state.Gone))
-	if g := st.Generation(1); g.Exit != "killed by SIGTERM" {
-		t.Errorf("it was %s", g.Exit)
-	}
-	if f.happened("generation.killed")(st) {
-		t.Error("it was killed")
+	for habit, exit := range map[string]string{"careless": "killed by SIGTERM", "deaf": "killed by SIGKILL"} {
+		t.Run(habit, func(t *testing.T) {
+			t.Parallel()
+			cfg := config(t, habit)
+			cfg.DrainIdle, cfg.DrainTimeout, cfg.StopTimeout = 300*time.Millisecond, time.Hour, 5*time.Second
+			if habit == "deaf" {
+				cfg.StopTimeout = 100 * time.Millisecond
+			}
+			f := start(t, cfg)
+			f.until("generation 1", live(1))
+			f.disown()
+			for range 3 {
+				f.idle()
+			}
+			f.mustReload()
+			if g := f.until("generation 1 to go", phase(1, state.Gone)).Generation(1); g.Exit != exit {
+				t.Errorf("it was %s", g.Exit)
+			}
+		})
 	}
 }
 
@@ -361,6 +367,38 @@ func TestConnectionsThatCantBeCounted(t *testing.T) {
 	if n != 1 {
 		t.Errorf("it was told %d times", n)
 	}
+}
+
+// A look costs what it costs where there are many connections, so there are few of them.
+func TestLooksAreFew(t *testing.T) {
+	t.Parallel()
+	var looks atomic.Int32
+	sys := realSystem()
+	sys.count = func(context.Context, conns.Question) (conns.Count, error) {
+		looks.Add(1)
+		return conns.Count{Open: 1}, nil
+	}
+	cfg := careless(t, DrainConnections)
+	cfg.DrainTimeout = 3 * time.Second
+	f := startOn(t, cfg, sys)
+	f.until("generation 1", live(1))
+	f.mustReload()
+	f.until("generation 1 to go", phase(1, state.Gone))
+	const atMost = 1 + 8 // at the start of the reload; after 0, 50, 150, 350, 750, 1550, 2550 ms, and one more
+	if n := looks.Load(); n < 3 || n > atMost {
+		t.Errorf("%d looks in %s", n, cfg.DrainTimeout)
+	}
+}
+
+// Who waits on the port may do so in live's queue: the old one has its own looked at.
+func TestQueueOfLiveIsNotWaitedFor(t *testing.T) {
+	t.Parallel()
+	sys := realSystem()
+	sys.count = func(context.Context, conns.Question) (conns.Count, error) { return conns.Count{Waiting: 3}, nil }
+	f := startOn(t, careless(t, DrainConnections), sys)
+	f.until("generation 1", live(1))
+	f.mustReload()
+	f.until("generation 1 to go", phase(1, state.Gone))
 }
 
 // Where generations share a listener, the old one accepts until it is told to stop.

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -22,7 +23,7 @@ func TestQueueOfADeadGenerationIsServed(t *testing.T) {
 	t.Parallel()
 	for name, end := range map[string]func(pid int){
 		"is killed":  func(pid int) { syscall.Kill(pid, syscall.SIGKILL) },
-		"has a hang": func(int) {}, // it does not hear the stop signal, and is killed in the end
+		"has a hang": nil, // it does not hear the stop signal, and is killed in the end
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -37,7 +38,9 @@ func TestQueueOfADeadGenerationIsServed(t *testing.T) {
 			}
 			h.status("the queue", func(s reload.Status) bool { return s.MeasuredOf(*s.Generation(1)).Queue == clients })
 			h.mustReload()
-			end(pid)
+			if end != nil {
+				end(pid)
+			}
 			for range clients {
 				if err := <-answers; err != nil {
 					t.Errorf("a client: %v", err)
@@ -45,6 +48,9 @@ func TestQueueOfADeadGenerationIsServed(t *testing.T) {
 			}
 			if s := h.quiet(); s.Relayed != clients || s.Generation(1).Exit != "killed by SIGKILL" {
 				t.Errorf("%d were relayed; generation 1: %s", s.Relayed, s.Generation(1).Exit)
+			}
+			if end == nil && !strings.Contains(h.log(), "generation 1 still has 50 connections after 1s") {
+				t.Error("who waited in its queue was not waited for")
 			}
 		})
 	}
