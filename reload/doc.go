@@ -14,9 +14,10 @@
 // log and the reason. At the switch every endpoint is steered to the candidate's
 // listeners. The old generation is told to stop once it has settled
 // ([handoff.Settler]), exactly once; a daemon that may drop what it has then has its
-// connections finished first, counted from outside (manners.go, remnant.go). What is left after its time is killed, with all
-// processes that are its (package spawn tells which). A listener is closed when the processes of its generation are
-// gone. Should clients wait in it even then, they are handed to the live generation
+// connections finished first, counted from outside (manners.go, remnant.go). What is left
+// after its time is killed, with all processes that are its (package spawn tells which).
+// A listener is closed when the processes of its generation are gone. Should clients
+// wait in it even then, they are handed to the live generation
 // and counted; the count is 0 unless a daemon died before it had settled.
 //
 // While nobody is live, the clients wait in the reserve, a listener that belongs to
