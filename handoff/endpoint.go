@@ -35,6 +35,7 @@ type OpenOptions struct {
 type Endpoint struct {
 	spec      Spec
 	addr      netip.AddrPort
+	bound     *Key // of a daemon's own socket, if that came before any of ours
 	options   OpenOptions
 	inherited *Inherited
 	plan      Plan
@@ -47,6 +48,7 @@ type Endpoint struct {
 // listener with the kernel choosing among them, or one socket for all.
 type steering interface {
 	open() (*Listener, error)
+	join(fd int) (*Listener, error)
 	steer(Plan) error
 	loosen(*Listener) error
 	refresh() ([]*Listener, error)
@@ -140,23 +142,6 @@ func (ep *Endpoint) watch(l *Listener) error {
 		return nil
 	}
 	return ep.options.Guard.add(l)
-}
-
-// families tells which packets can come.
-func (ep *Endpoint) families() (v4, v6 bool) {
-	if ep.inherited != nil {
-		return ep.inherited.families()
-	}
-	a := ep.addr.Addr()
-	return a.Is4() || ep.spec.dualStack(a), a.Is6()
-}
-
-// family of its sockets.
-func (ep *Endpoint) family() int {
-	if ep.inherited != nil {
-		return family(ep.inherited.addr.Addr())
-	}
-	return family(ep.addr.Addr())
 }
 
 // Plan is the one in force.

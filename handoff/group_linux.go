@@ -38,13 +38,48 @@ func (g *group) members() []*Listener {
 	return slices.Concat(g.array, g.refusing, g.left)
 }
 
-// open joins a listener, with as many pads as the loose members make necessary. One
-// of those leaving in between would make the new one's place uncertain: then it is
-// given up and opened again.
+// open joins a listener of our own.
 func (g *group) open() (*Listener, error) {
 	if g.ep.inherited != nil && g.ours == nil {
 		return g.adopt()
 	}
+	return g.place(func() (*Listener, error) { return g.make(false) }, g.close)
+}
+
+// join lets a daemon's own socket be a listener. It can't be opened again, but it
+// can leave and join once more.
+func (g *group) join(fd int) (*Listener, error) {
+	inode, err := inodeOf(fd)
+	if err != nil {
+		return nil, err
+	}
+	l := &Listener{ep: g.ep, fd: fd, inode: inode, own: true}
+	return g.place(func() (*Listener, error) { return l, g.enter(l) }, g.step)
+}
+
+// step takes a member that has just joined out again, not for good.
+func (g *group) step(l *Listener) error {
+	if err := g.look(); err != nil {
+		return err
+	}
+	if l.member {
+		if err := g.leave(l); err != nil {
+			return err
+		}
+	}
+	g.left = drop(g.left, l)
+	l.loose, l.unsure = false, false
+	if !l.hidden {
+		return nil
+	}
+	l.hidden = false
+	return g.kernel.show(l.fd, g.ep.Key().Device)
+}
+
+// place joins a listener, with as many pads as the loose members make necessary. One
+// of those leaving in between would make the new one's place uncertain: then it is
+// given up, and it begins again.
+func (g *group) place(join func() (*Listener, error), giveUp func(*Listener) error) (*Listener, error) {
 	if len(g.array) == 0 && len(g.refusing) > 0 {
 		return nil, fmt.Errorf("the endpoint refuses connections; resume it first")
 	}
@@ -53,7 +88,7 @@ func (g *group) open() (*Listener, error) {
 			return nil, err
 		}
 		before := g.departed
-		l, err := g.join(false)
+		l, err := join()
 		if err != nil {
 			return nil, err
 		}
@@ -63,7 +98,7 @@ func (g *group) open() (*Listener, error) {
 		}
 		l.loose = true
 		g.array.unsettle()
-		if err = errors.Join(err, g.close(l)); err != nil {
+		if err = errors.Join(err, giveUp(l)); err != nil {
 			return nil, err
 		}
 	}
@@ -80,24 +115,17 @@ func (g *group) placeNew(l *Listener) error {
 	return g.look()
 }
 
-// join opens one socket. The first of a group gets its program right after listen:
-// alone it gets everything whatever a program says, and an attach between bind and
-// listen would make listen fail where an overlapping address of the same port is
-// held too (inet_bind_conflict in net/ipv4/inet_connection_sock.c).
-func (g *group) join(pad bool) (*Listener, error) {
+// make opens one socket.
+func (g *group) make(pad bool) (*Listener, error) {
 	fd, err := g.kernel.bind(g.ep)
 	if err != nil {
 		return nil, err
 	}
 	l := &Listener{ep: g.ep, fd: fd, pad: pad}
 	if l.inode, err = inodeOf(fd); err == nil {
-		err = g.listen(l)
-	}
-	if err == nil && len(g.array) == 1 {
-		err = g.kernel.attach(fd, indices{live: []uint32{0}})
+		err = g.enter(l)
 	}
 	if err != nil {
-		g.array = g.array.removed(l)
 		unix.Close(fd)
 		return nil, err
 	}
@@ -105,6 +133,21 @@ func (g *group) join(pad bool) (*Listener, error) {
 		g.hide(l)
 	}
 	return l, nil
+}
+
+// enter lets a bound socket listen. The first of a group gets its program right after
+// that: alone it gets everything whatever a program says, and an attach between bind and
+// listen would make listen fail where an overlapping address of the same port is
+// held too (inet_bind_conflict in net/ipv4/inet_connection_sock.c).
+func (g *group) enter(l *Listener) error {
+	err := g.listen(l)
+	if err == nil && len(g.array) == 1 {
+		err = g.kernel.attach(l.fd, indices{live: []uint32{0}})
+	}
+	if err != nil {
+		g.array, l.member = g.array.removed(l), false
+	}
+	return err
 }
 
 func (g *group) listen(l *Listener) error {
@@ -141,7 +184,7 @@ func (g *group) steer(p Plan) error { return g.attachPlan(p) }
 
 func (g *group) attachPlan(p Plan) error {
 	in := indices{live: g.places(p.Live), candidate: g.places(p.Candidate), probe: g.places(p.Probe), share: p.Share}
-	in.v4, in.v6 = g.ep.families()
+	in.v4, in.v6 = g.ep.Key().Families()
 	if len(in.live) == 0 {
 		return nil
 	}

@@ -86,12 +86,7 @@ func (in *Inherited) Close() error {
 	return unix.Close(fd)
 }
 
-// families tells which packets can come.
-func (in *Inherited) families() (v4, v6 bool) {
-	a := in.addr.Addr()
-	mapped := a.Is4() || a.Is4In6()
-	return mapped || a.IsUnspecified() && !in.v6only, !mapped
-}
+func (in *Inherited) key() Key { return Key{Addr: in.addr, V6Only: in.v6only, Device: in.device} }
 
 // openInherited is [Open] where the socket is there already.
 func openInherited(spec Spec, o OpenOptions) *Endpoint {

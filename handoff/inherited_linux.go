@@ -130,17 +130,7 @@ func (in *Inherited) carried() []sockopt {
 
 // prepare gives a socket of ours what the inherited one has, before bind.
 func (in *Inherited) prepare(fd int) []error {
-	var set []error
-	if in.addr.Addr().Is6() {
-		only := 0
-		if in.v6only {
-			only = 1
-		}
-		set = append(set, unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, only))
-	}
-	if in.device != 0 {
-		set = append(set, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, in.device))
-	}
+	set := in.key().set(fd)
 	if uid := in.uid; uid != uint32(os.Geteuid()) {
 		set = append(set, unix.Fchown(fd, int(uid), -1))
 	}

@@ -9,6 +9,7 @@ import (
 
 type traits struct {
 	v6only  bool
+	device  int
 	options Options
 }
 

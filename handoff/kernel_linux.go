@@ -15,6 +15,7 @@ type kernel interface {
 	listening(fd int) (bool, error)
 	attach(fd int, in indices) error
 	hide(fd int) error
+	show(fd, device int) error // after hide
 	shutdown(fd int)
 	// Of a socket that was inherited, see adopt.
 	admit(fd int) error
@@ -32,6 +33,13 @@ func (linux) shutdown(fd int)                 { shutdown(fd) }
 
 func (linux) hide(fd int) error {
 	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, noSuchDevice)
+}
+
+func (linux) show(fd, device int) error {
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, device); err != nil {
+		return fmt.Errorf("can't bind a socket to its device again: %w", err)
+	}
+	return nil
 }
 
 const noSuchDevice = math.MaxInt32

@@ -20,6 +20,7 @@ type Listener struct {
 	member bool // it is in the kernel's array
 	closed bool
 
+	own       bool // the daemon made it, and it is a duplicate that we have
 	inherited bool // another process keeps it open too: never shut down, never hidden, and always a member
 	parked    bool // inherited, and no generation has it
 }
@@ -33,6 +34,9 @@ func (l *Listener) Inode() uint64 { return l.inode }
 
 // Inherited tells whether another process, that is no daemon of ours, has it too.
 func (l *Listener) Inherited() bool { return l.inherited }
+
+// Own tells whether a daemon made it, see [Endpoint.Join].
+func (l *Listener) Own() bool { return l.own }
 
 // Endpoint is the address that the listener is open at.
 func (l *Listener) Endpoint() *Endpoint { return l.ep }

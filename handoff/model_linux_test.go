@@ -79,6 +79,11 @@ func (m *model) hide(fd int) error {
 	return nil
 }
 
+func (m *model) show(int, int) error {
+	m.leaves()
+	return nil
+}
+
 func (m *model) admit(int) error { return nil }
 
 func (m *model) deafen(fd int) error {
@@ -234,8 +239,13 @@ func TestGroupAgainstAModel(t *testing.T) {
 		}
 		open := func() *Listener {
 			give := ep.Open
-			if rapid.Bool().Draw(t, "reserve") {
+			switch rapid.IntRange(0, 2).Draw(t, "how") {
+			case 1:
 				give = ep.Reserve
+			case 2:
+				if ep.inherited == nil {
+					give = func() (*Listener, error) { return ep.Join(descriptor(m.bind(ep))(t)) }
+				}
 			}
 			l, err := give()
 			must(err)
@@ -282,4 +292,13 @@ func TestGroupAgainstAModel(t *testing.T) {
 		}
 		must(ep.CloseAll())
 	})
+}
+
+func descriptor(fd int, err error) func(*rapid.T) int {
+	return func(t *rapid.T) int {
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fd
+	}
 }

@@ -18,7 +18,7 @@ func (g *group) replacePad(l *Listener) error {
 // pad lets as many pads join as the loose members make necessary.
 func (g *group) pad() error {
 	for range g.array.padsMissing() {
-		if _, err := g.join(true); err != nil {
+		if _, err := g.make(true); err != nil {
 			return err
 		}
 	}

@@ -70,7 +70,7 @@ func (s *Settler) add(l *Listener) error {
 	}
 	s.fds = append(s.fds, fd)
 	s.ports = include(s.ports, l.ep.addr.Port())
-	s.families = include(s.families, l.ep.family())
+	s.families = include(s.families, family(l.ep.Key().Addr.Addr()))
 	return nil
 }
 

@@ -44,6 +44,9 @@ func (s *shared) open() (*Listener, error) {
 	return l, nil
 }
 
+// join: a daemon's own socket would be a second one.
+func (s *shared) join(int) (*Listener, error) { return nil, errors.ErrUnsupported }
+
 func (s *shared) listen() (*Listener, error) {
 	if in := s.ep.inherited; in != nil {
 		return &Listener{ep: s.ep, fd: in.fd, inode: in.inode, inherited: true, pad: true}, in.set(s.ep.spec.Options)

@@ -30,10 +30,7 @@ func bindSocket(ep *Endpoint) (int, error) {
 }
 
 func newSocket(ep *Endpoint) (int, error) {
-	at := ep.addr
-	if ep.inherited != nil {
-		at = ep.inherited.addr
-	}
+	at := ep.Key().Addr
 	fd, err := tcpSocket(family(at.Addr()))
 	if err != nil {
 		return -1, fmt.Errorf("can't make a socket: %w", err)
@@ -58,12 +55,8 @@ func prepare(fd int, ep *Endpoint) error {
 	}
 	if ep.inherited != nil {
 		set = append(set, ep.inherited.prepare(fd)...)
-	} else if ep.addr.Addr().Is6() {
-		only := 1
-		if ep.spec.dualStack(ep.addr.Addr()) {
-			only = 0
-		}
-		set = append(set, unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, only))
+	} else {
+		set = append(set, ep.Key().set(fd)...)
 	}
 	set = append(set, setOptions(fd, ep.spec.Options)...)
 	if err := errors.Join(set...); err != nil {
