@@ -75,7 +75,7 @@ func (s *Service) observed(g *generation, err error) {
 	if s.record(g).Phase != state.Starting || g.proc.HasExited() {
 		return // onExit knows more, and comes or came
 	}
-	down := downAt(g.listeners)
+	down := s.downAt(g)
 	switch {
 	case down >= 0:
 		s.fail(g, CodeNotReady, fmt.Sprintf("shut its listener at %s down", s.eps[down].Addr()))

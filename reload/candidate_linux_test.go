@@ -13,7 +13,7 @@ func TestGivenUpCandidateIsLoose(t *testing.T) {
 	f, underWay := reloading(t)
 	device := 0
 	f.ask(t.Context(), func() {
-		fd := f.runs[2].listeners[0].FD()
+		fd := f.runs[2].listeners.all()[0].FD()
 		f.giveUpCandidate("so it is")
 		device, _ = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX)
 	})

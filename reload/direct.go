@@ -24,13 +24,13 @@ func (s *Service) plan(i int, now handoff.Plan, live *generation) handoff.Plan {
 	case s.paused():
 		p.Live = []*handoff.Listener{s.eps[i].reserve}
 	case live != nil:
-		p.Live = []*handoff.Listener{live.listeners[i]}
+		p.Live = live.listeners.at(i)
 	}
 	g := s.candidate()
-	if g == nil || g == live || downAt(g.listeners[i:i+1]) >= 0 { // it fails with that when the guard is heard
+	if g == nil || g == live || isDown(g.listeners.at(i)) { // it fails with that when the guard is heard
 		return p
 	}
-	p.Probe = []*handoff.Listener{g.listeners[i]}
+	p.Probe = g.listeners.at(i)
 	if s.record(g).Phase == state.Canary && !s.paused() {
 		p.Candidate, p.Share = p.Probe, s.st.Share
 	}

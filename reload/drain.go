@@ -24,7 +24,7 @@ func (s *Service) drain(g *generation) {
 	g.drains++
 	this := g.drains
 	s.wg.Go(func() { g.proc.Members() }) // remembers whose they are, while their parents run
-	s.settle(g.ctx, g.number, present(g.listeners), func(left handoff.Settled) {
+	s.settle(g.ctx, g.number, g.listeners.all(), func(left handoff.Settled) {
 		if g.drains == this {
 			s.settled(g, left)
 		}
@@ -46,16 +46,6 @@ func (s *Service) settle(ctx context.Context, number int, listeners []*handoff.L
 			done(left)
 		})
 	})
-}
-
-func present(listeners []*handoff.Listener) []*handoff.Listener {
-	var all []*handoff.Listener
-	for _, l := range listeners {
-		if l != nil {
-			all = append(all, l)
-		}
-	}
-	return all
 }
 
 // settled: nothing is on its way to g any more; only now it may be told to stop.

@@ -24,10 +24,10 @@ type generation struct {
 	proc      process //  nil until it runs
 	output    *spawn.Output
 	notify    notifier
-	listeners []*handoff.Listener // one an endpoint; nil once given to the reserve
-	said      chan struct{}       // closed at READY=1
-	early     []notify.Message    // came before we knew the process's pid
-	ctx       context.Context     // ends with the generation
+	listeners sockets
+	said      chan struct{}    // closed at READY=1
+	early     []notify.Message // came before we knew the process's pid
+	ctx       context.Context  // ends with the generation
 	cancel    context.CancelFunc
 	starting  context.Context // ends when it is ready or given up
 	giveUp    context.CancelFunc
@@ -82,8 +82,8 @@ func (s *Service) prepare(r *rollout) (*generation, error) {
 
 func (s *Service) describe(g *generation) []state.Listener {
 	var all []state.Listener
-	for i, l := range g.listeners {
-		if l != nil {
+	for i, listeners := range g.listeners {
+		for _, l := range listeners {
 			all = append(all, state.Listener{Endpoint: s.eps[i].name, Inode: l.Inode()})
 		}
 	}
@@ -142,11 +142,13 @@ func (s *Service) options(g *generation) (spawn.Options, error) {
 		return spawn.Options{}, err
 	}
 	var files []handoff.File
-	for i, l := range g.listeners {
-		if err := s.restore(i, l); err != nil {
-			return spawn.Options{}, err
+	for i, listeners := range g.listeners {
+		for _, l := range listeners {
+			if err := s.restore(i, l); err != nil {
+				return spawn.Options{}, err
+			}
+			files = append(files, handoff.File{Name: s.eps[i].name, FD: l.FD()})
 		}
-		files = append(files, handoff.File{Name: s.eps[i].name, FD: l.FD()})
 	}
 	stdin, err := s.stdin()
 	if err != nil {

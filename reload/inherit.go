@@ -97,7 +97,7 @@ func (s *Service) stopSoon(g *generation) {
 	}
 	s.retract(g)
 	ctx, cancel := context.WithTimeout(g.ctx, handBackTime)
-	s.settle(ctx, g.number, present(g.listeners), func(handoff.Settled) {
+	s.settle(ctx, g.number, g.listeners.all(), func(handoff.Settled) {
 		cancel()
 		s.stopNow(g)
 	})

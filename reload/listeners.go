@@ -24,14 +24,14 @@ func (s *Service) openListeners(g *generation) error {
 			if err != nil {
 				return err
 			}
-			g.listeners = append(g.listeners, l)
+			g.listeners.add(i, l)
 			continue
 		}
 		if err := e.Resume(); err != nil { // refusing may have gone half its way
 			return err
 		}
 		g.awaited = true
-		g.listeners = append(g.listeners, e.reserve)
+		g.listeners.add(i, e.reserve)
 		s.setReserve(i, nil)
 	}
 	s.st.Refusing = false
@@ -81,25 +81,39 @@ func (s *Service) holdAll() error {
 // handOver makes g's listeners that the traffic goes to the reserve as soon as its
 // daemon has ended, so that the next generation begins with those who wait in them.
 func (s *Service) handOver(g *generation) {
-	for i, l := range g.listeners {
-		if l == nil || !s.gets(i, l) {
+	for i, l := range g.listeners.each() {
+		if !s.gets(i, l) {
 			continue
 		}
+		if r := s.eps[i].reserve; r != nil && r.Endpoint() == l.Endpoint() {
+			continue // there is one already; those who wait in this one are relayed to it
+		}
 		s.setReserve(i, l)
-		g.listeners[i] = nil
+		g.listeners.remove(i, l)
 		if err := l.Restore(s.cfg.NonBlocking); err != nil { // its backlog is how many clients may wait now
 			s.report("listener.restore-failed", g.number, err)
 		}
+		if err := s.steerToReserve(i); err != nil {
+			s.report("steer.failed", g.number, err)
+		}
 	}
+}
+
+// steerToReserve where the traffic was spread over several.
+func (s *Service) steerToReserve(i int) error {
+	e := s.eps[i]
+	p := e.Plan()
+	if len(p.Live) == 1 {
+		return nil
+	}
+	p.Live = []*handoff.Listener{e.reserve}
+	return e.Steer(p)
 }
 
 // returnListeners closes what g has. A listener that still gets the traffic, since
 // no other generation is there, becomes the reserve instead.
 func (s *Service) returnListeners(g *generation) {
-	for i, l := range g.listeners {
-		if l == nil {
-			continue
-		}
+	for i, l := range g.listeners.each() {
 		if s.gets(i, l) && s.st.Goal != state.End {
 			s.setReserve(i, l)
 			continue
@@ -115,9 +129,8 @@ func (s *Service) returnListeners(g *generation) {
 // traffic goes to is left alone, unless the service ends: it is the next
 // generation's, with those who wait in it.
 func (s *Service) loosen(g *generation) {
-	for i, l := range g.listeners {
-		kept := s.st.Goal != state.End && s.gets(i, l)
-		if l == nil || kept {
+	for i, l := range g.listeners.each() {
+		if s.st.Goal != state.End && s.gets(i, l) {
 			continue
 		}
 		if err := s.eps[i].Loosen(l); err != nil {
@@ -130,8 +143,8 @@ func (s *Service) loosen(g *generation) {
 // processes are gone, unless those listeners are what the traffic goes to: then the
 // next generation takes them over as they are.
 func (s *Service) relay(g *generation) {
-	for i, l := range g.listeners {
-		if l != nil && !s.gets(i, l) {
+	for i, l := range g.listeners.each() {
+		if !s.gets(i, l) {
 			s.relayFrom(i, l, s.relayed)
 		}
 	}
@@ -257,12 +270,18 @@ func (s *Service) mend(i int, l *handoff.Listener, fail bool) {
 		text: fmt.Sprintf("%s: the daemon shut its listener at %s down; it listens again, and clients wait there until a generation accepts them", s.cfg.Name, s.eps[i].Addr())})
 }
 
-// downAt is the place of the first listener that does not listen any more, -1 if
-// all do; only then no connection may wait in it. The guard's word may come too
+// downAt is the endpoint at which g has a listener that does not listen any more, -1 if
+// there is none.
+func (s *Service) downAt(g *generation) int {
+	return slices.IndexFunc(g.listeners, isDown)
+}
+
+// isDown tells whether one of them does not listen any more; only then no connection may
+// wait in it. The guard's word may come too
 // late: a probe that was reset with the queue looks like one that was accepted. Of one
 // that all share nobody knows who has shut it down.
-func downAt(listeners []*handoff.Listener) int {
-	return slices.IndexFunc(listeners, func(l *handoff.Listener) bool {
+func isDown(listeners []*handoff.Listener) bool {
+	return slices.ContainsFunc(listeners, func(l *handoff.Listener) bool {
 		_, limit, err := l.Queue()
 		return err == nil && limit == 0 && l.Endpoint().Steering() != "shared"
 	})
@@ -270,7 +289,7 @@ func downAt(listeners []*handoff.Listener) int {
 
 func (s *Service) ownerOf(i int, l *handoff.Listener) *generation {
 	for _, g := range s.runs {
-		if i < len(g.listeners) && g.listeners[i] == l {
+		if g.listeners.has(i, l) {
 			return g
 		}
 	}

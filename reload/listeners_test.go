@@ -152,12 +152,12 @@ func TestSteeringIsAllOrNothing(t *testing.T) {
 			t.Error(err)
 			return
 		}
-		err = f.direct(&generation{listeners: []*handoff.Listener{first, first}}) // the second endpoint has it not
+		err = f.direct(&generation{listeners: sockets{{first}, {first}}}) // the second endpoint has it not
 		if !errors.Is(err, handoff.ErrNotMember) {
 			t.Errorf("steered: %v", err)
 		}
 		for i, e := range f.eps {
-			if now := e.Plan().Live; len(now) != 1 || now[0] != f.runs[1].listeners[i] {
+			if now := e.Plan().Live; len(now) != 1 || now[0] != f.runs[1].listeners.at(i)[0] {
 				t.Errorf("endpoint %d is steered to %v", i, now)
 			}
 		}

@@ -192,7 +192,7 @@ func (w *world) checkArrival(i int, l *handoff.Listener) {
 // listeners are all that the service has.
 func (w *world) listeners() (all []*handoff.Listener) {
 	for _, g := range w.s.runs {
-		all = append(all, present(g.listeners)...)
+		all = append(all, g.listeners.all()...)
 	}
 	for _, e := range w.s.eps {
 		if e.reserve != nil {

@@ -28,7 +28,7 @@ func TestReloadMeetsAListenerShutDown(t *testing.T) {
 	write(t, dir+"/habits", "exit=3")
 	reply := make(chan answer, 1)
 	f.ask(t.Context(), func() {
-		unix.Shutdown(f.runs[1].listeners[0].FD(), unix.SHUT_RDWR)
+		unix.Shutdown(f.runs[1].listeners.all()[0].FD(), unix.SHUT_RDWR)
 		f.request(ReloadOptions{}, reply)
 	})
 	if a := <-reply; a.failure == nil || !strings.Contains(a.failure.Error(), "exit status 3") {

@@ -27,11 +27,12 @@ func (s *Service) watcher(g *generation) watcher {
 	if env, err := s.environment(g, nil); err == nil {
 		w.target.Env = env
 	}
-	inodes := make([]uint64, 0, len(g.listeners))
-	for _, l := range g.listeners {
-		inodes = append(inodes, l.Inode())
+	var inodes []uint64
+	var addrs []netip.AddrPort
+	for i, l := range g.listeners.each() {
+		inodes, addrs = append(inodes, l.Inode()), append(addrs, s.eps[i].Addr())
 	}
-	w.holds = func() error { return w.holdsAll(g.proc, inodes, w.target.Addrs) }
+	w.holds = func() error { return w.holdsAll(g.proc, inodes, addrs) }
 	return w
 }
 

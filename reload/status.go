@@ -78,7 +78,7 @@ func (s *Service) measureQueues() ([]MeasuredSockets, []MeasuredEndpoint) {
 
 // queue is what waits in the generation's listeners, and how much can.
 func (g *generation) queue() (waiting, limit int) {
-	for _, l := range present(g.listeners) {
+	for _, l := range g.listeners.all() {
 		if n, most, err := l.Queue(); err == nil {
 			waiting, limit = waiting+n, limit+most
 		}

@@ -70,7 +70,7 @@ func (s *Service) rivals(g *generation) rivals {
 			r.of, r.procs = append(r.of, other), append(r.procs, other.proc)
 		}
 	}
-	for _, l := range present(g.listeners) {
+	for _, l := range g.listeners.all() {
 		r.inodes = append(r.inodes, l.Inode())
 	}
 	return r
