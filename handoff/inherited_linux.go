@@ -109,82 +109,11 @@ func (in *Inherited) readTraits() error {
 	return nil
 }
 
-// sockopt is one that accepted connections inherit from their listener, or that
-// decides what the listener gets, as systemd.socket(5) can set it.
-type sockopt struct{ level, name int }
-
-func (in *Inherited) carried() []sockopt {
-	all := []sockopt{
-		{unix.SOL_SOCKET, unix.SO_KEEPALIVE}, {unix.SOL_SOCKET, unix.SO_MARK},
-		{unix.IPPROTO_TCP, unix.TCP_NODELAY}, {unix.IPPROTO_TCP, unix.TCP_KEEPIDLE}, {unix.IPPROTO_TCP, unix.TCP_KEEPINTVL},
-		{unix.IPPROTO_TCP, unix.TCP_KEEPCNT}, {unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT},
-		{unix.IPPROTO_TCP, unix.TCP_FASTOPEN}, {unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT},
-		{unix.IPPROTO_IP, unix.IP_TOS}, {unix.IPPROTO_IP, unix.IP_TTL}, {unix.IPPROTO_IP, unix.IP_FREEBIND}, {unix.IPPROTO_IP, unix.IP_TRANSPARENT},
-	}
-	if in.addr.Addr().Is6() {
-		all = append(all, sockopt{unix.IPPROTO_IPV6, unix.IPV6_TCLASS}, sockopt{unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS},
-			sockopt{unix.IPPROTO_IPV6, unix.IPV6_FREEBIND}, sockopt{unix.IPPROTO_IPV6, unix.IPV6_TRANSPARENT})
-	}
-	return append(all, sockopt{unix.SOL_SOCKET, unix.SO_PRIORITY}) // last: IP_TOS sets it too
-}
-
 // prepare gives a socket of ours what the inherited one has, before bind.
 func (in *Inherited) prepare(fd int) []error {
 	set := in.key().set(fd)
 	if uid := in.uid; uid != uint32(os.Geteuid()) {
 		set = append(set, unix.Fchown(fd, int(uid), -1))
 	}
-	for _, o := range in.carried() {
-		set = append(set, in.carry(fd, o))
-	}
-	return append(set, in.carryBuffer(fd, unix.SO_RCVBUF, unix.SO_RCVBUFFORCE), in.carryBuffer(fd, unix.SO_SNDBUF, unix.SO_SNDBUFFORCE), in.carryCongestion(fd), in.carryLinger(fd))
-}
-
-func (in *Inherited) carry(fd int, o sockopt) error {
-	want, err := in.get(o.level, o.name)
-	if err != nil {
-		return nil // this kernel has no such option
-	}
-	if have, err := unix.GetsockoptInt(fd, o.level, o.name); err == nil && have == want {
-		return nil
-	}
-	if err := unix.SetsockoptInt(fd, o.level, o.name, want); err != nil {
-		return fmt.Errorf("option %d/%d of it can't be set to %d: %w", o.level, o.name, want, err)
-	}
-	return nil
-}
-
-// carryBuffer: the kernel doubles what it is given (socket(7)), and above a limit
-// only who may administer the network gets what he asks for; others get the limit.
-func (in *Inherited) carryBuffer(fd, name, force int) error {
-	want, err := in.get(unix.SOL_SOCKET, name)
-	if err != nil {
-		return nil
-	}
-	if have, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, name); err == nil && have == want {
-		return nil
-	}
-	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, force, want/2) == nil {
-		return nil
-	}
-	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, name, want/2)
-}
-
-func (in *Inherited) carryCongestion(fd int) error {
-	want, err := unix.GetsockoptString(in.fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION)
-	if err != nil {
-		return nil
-	}
-	if have, err := unix.GetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION); err == nil && have == want {
-		return nil
-	}
-	return unix.SetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, want)
-}
-
-func (in *Inherited) carryLinger(fd int) error {
-	want, err := unix.GetsockoptLinger(in.fd, unix.SOL_SOCKET, unix.SO_LINGER)
-	if err != nil || want.Onoff == 0 {
-		return nil
-	}
-	return unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, want)
+	return append(set, CarryOptions(in.fd, fd))
 }
