@@ -168,11 +168,11 @@ func (ep *Endpoint) Steer(p Plan) error {
 // never from a listener that is probed: a probe may say nothing.
 func (ep *Endpoint) deferAccept() error {
 	seconds := int(ep.spec.Options.DeferAccept / time.Second)
-	if seconds == 0 {
-		return nil
-	}
 	for _, l := range ep.plan.named() {
-		now := seconds
+		now := max(seconds, l.deferred)
+		if now == 0 {
+			continue
+		}
 		if slices.Contains(ep.plan.Probe, l) {
 			now = 0
 		}

@@ -53,7 +53,7 @@ func (g *group) join(fd int) (*Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Listener{ep: g.ep, fd: fd, inode: inode, own: true}
+	l := &Listener{ep: g.ep, fd: fd, inode: inode, own: true, deferred: deferredBy(fd)}
 	return g.place(func() (*Listener, error) { return l, g.enter(l) }, g.step)
 }
 

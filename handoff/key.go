@@ -76,6 +76,10 @@ func (ep *Endpoint) Join(fd int) (*Listener, error) {
 	})
 }
 
+// Reconsider is to be called when options were set on l's socket that connections
+// inherit.
+func (l *Listener) Reconsider() { l.deferred = deferredBy(l.fd) }
+
 func number(on bool) int {
 	if on {
 		return 1

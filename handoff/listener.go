@@ -20,6 +20,7 @@ type Listener struct {
 	member bool // it is in the kernel's array
 	closed bool
 
+	deferred  int  // seconds of TCP_DEFER_ACCEPT, as its daemon has set it
 	own       bool // the daemon made it, and it is a duplicate that we have
 	inherited bool // another process keeps it open too: never shut down, never hidden, and always a member
 	parked    bool // inherited, and no generation has it

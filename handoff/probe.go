@@ -69,3 +69,35 @@ func markProbe(network, _ string, c syscall.RawConn) error {
 // a local source address, which no packet from outside can have (RFC 1122
 // 3.2.1.3), no client on another machine can have it.
 const probeHopLimit = 77
+
+// IsProbe tells whether a connection that was accepted was made by [Dial]: the hop limit
+// of its first packet is kept where that of multicast stands on other sockets
+// (tcp_v4_syn_recv_sock in net/ipv4/tcp_ipv4.c, mc_ttl; mcast_hops for IPv6).
+func IsProbe(fd int) bool {
+	four, err := unix.GetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_TTL)
+	if err == nil && four == probeHopLimit {
+		return isLocal(fd)
+	}
+	six, err := unix.GetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_HOPS)
+	return err == nil && six == probeHopLimit && isLocal(fd)
+}
+
+// isLocal: no client on another machine is one.
+func isLocal(fd int) bool {
+	peer, err := unix.Getpeername(fd)
+	if err != nil {
+		return false
+	}
+	own, err := boundTo(fd)
+	if err != nil {
+		return false
+	}
+	var from netip.Addr
+	switch sa := peer.(type) {
+	case *unix.SockaddrInet4:
+		from = netip.AddrFrom4(sa.Addr)
+	case *unix.SockaddrInet6:
+		from = netip.AddrFrom16(sa.Addr).Unmap()
+	}
+	return from.IsLoopback() || from == own.Addr().Unmap()
+}

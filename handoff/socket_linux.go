@@ -85,3 +85,12 @@ func somaxconn() int {
 func deferAccept(fd, seconds int) error {
 	return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, seconds)
 }
+
+// deferredBy is how long, in seconds, a socket defers what has sent nothing.
+func deferredBy(fd int) int {
+	seconds, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT)
+	if err != nil {
+		return 0
+	}
+	return seconds
+}

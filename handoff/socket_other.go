@@ -54,3 +54,5 @@ func somaxconn() int { return unix.SOMAXCONN }
 func deferAccept(int, int) error { return errors.ErrUnsupported }
 
 func newSteering(ep *Endpoint) steering { return &shared{ep: ep} }
+
+func deferredBy(int) int { return 0 }
