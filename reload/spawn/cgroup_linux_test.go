@@ -17,7 +17,7 @@ import (
 const cgroupMark = "GAPLESS_TEST_CGROUP"
 
 // endings are the tests that must hold for whoever runs the holder, and wherever.
-const endings = "^(TestWhoGetsAwayBelongs|TestSignalGroupReachesWhoGotAway|TestSeenOnceIsKnown|TestSessionOfOneSeenIsKnown|TestOthersLiveOn|TestKillOutrunsForks|TestKillIf|TestGenerationHasACgroup|TestOOM.*|TestFaultLeavesNoCgroup|TestStrangersAreReaped)$"
+const endings = "^(TestWhoGetsAwayBelongs|TestSignalGroupReachesWhoGotAway|TestSeenOnceIsKnown|TestSessionOfOneSeenIsKnown|TestOthersLiveOn|TestKillOutrunsForks|TestKillIf|TestGenerationHasACgroup|TestOOM.*|TestFaultLeavesNoCgroup|TestStrangersAreReaped|TestTryCgroup)$"
 
 func TestEndingsAsAnOrdinaryUser(t *testing.T) { testAgain(t, 65534, false) }
 

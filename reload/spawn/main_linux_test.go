@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gapless-dev/gapless/handoff"
+	"github.com/gapless-dev/gapless/handoff/bind"
 	"github.com/gapless-dev/gapless/handoff/leaktest"
 )
 
@@ -28,8 +29,14 @@ func TestMain(m *testing.M) {
 			os.Exit(parent(os.Args[2:]))
 		case "__stuck":
 			<-make(chan os.Signal)
+		case "__bind":
+			os.Exit(bindAndTell())
+		case "__nested":
+			os.Exit(holdNested())
 		case "__writer":
 			os.Exit(writeWhenTold())
+		case "__bound":
+			os.Exit(bind.TrialDaemon() + 3)
 		case "__holder":
 			os.Exit(holdWithSmallLimit(os.Args[2:]))
 		}
@@ -125,7 +132,7 @@ func environ(t *testing.T, pid int) map[string]string {
 	var b []byte
 	until(t, "an environment", func() bool {
 		b, _ = os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
-		return bytes.Contains(b, []byte("LISTEN_FDS="))
+		return bytes.Contains(b, []byte(markName+"="))
 	})
 	env := map[string]string{}
 	for kv := range strings.SplitSeq(strings.TrimSuffix(string(b), "\x00"), "\x00") {

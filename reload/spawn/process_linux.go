@@ -18,6 +18,7 @@ import (
 // any goroutine.
 type Process struct {
 	program *Program
+	bound   bound
 	pid     int
 	pidfd   *os.File
 	family  *family

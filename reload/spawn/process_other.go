@@ -17,6 +17,7 @@ import (
 // any goroutine.
 type Process struct {
 	program *Program
+	bound   bound
 	pid     int
 
 	mu     sync.Mutex

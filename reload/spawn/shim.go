@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -36,6 +37,8 @@ const orderLimit = 16 << 20
 // sub-command, first thing in main, with the number of listeners, and does not
 // return.
 func Shim(args []string) {
+	// A filter is a thread's, and stays only if that thread execs.
+	runtime.LockOSThread()
 	conn, n, err := adopt(args)
 	if err != nil && conn == nil {
 		// Nobody can be told but by standard error, which is the daemon's.
@@ -140,7 +143,7 @@ func become(conn *net.UnixConn, n int) *ExecError {
 	if last := len(m.Files) - 1; last >= 0 && m.Files[last].Name == programName {
 		program, m.Files = m.Files[last].FD, m.Files[:last]
 	}
-	if err := o.prepare(m.Files); err != nil {
+	if err := o.prepare(conn, m.Files); err != nil {
 		return &ExecError{Command: o.Argv[0], Reason: err.Error(), Code: codeNotRunnable}
 	}
 	path, fault := o.find()
@@ -159,7 +162,7 @@ func become(conn *net.UnixConn, n int) *ExecError {
 		path = "/proc/self/fd/" + strconv.Itoa(program)
 	}
 	defaultSignals()
-	err = syscall.Exec(path, o.Argv, lastOfEach(append(o.Env, activation(m.Files)...)))
+	err = syscall.Exec(path, o.Argv, activate(o.Env, m.Files))
 	return &ExecError{Command: o.Argv[0], Reason: err.Error(), Code: codeNotRunnable}
 }
 
@@ -185,7 +188,7 @@ func report(conn *net.UnixConn, path string) {
 	handoff.Send(context.Background(), conn, handoff.Message{Body: body, Files: files})
 }
 
-func (o Order) prepare(listeners []handoff.File) error {
+func (o Order) prepare(conn *net.UnixConn, listeners []handoff.File) error {
 	for i, l := range listeners {
 		if err := place(l.FD, firstFD+i); err != nil {
 			return fmt.Errorf("can't place listener %q: %w", l.Name, err)
@@ -194,6 +197,11 @@ func (o Order) prepare(listeners []handoff.File) error {
 	// Whoever started the holder may have left descriptors open in it.
 	if err := closeOnExecFrom(firstFD + len(listeners)); err != nil {
 		return fmt.Errorf("can't close what is not the daemon's: %w", err)
+	}
+	if o.Bind {
+		if err := offerBinds(conn); err != nil {
+			return err
+		}
 	}
 	if err := o.Credential.apply(); err != nil {
 		return err
@@ -266,6 +274,19 @@ func lastOfEach(env []string) []string {
 	}
 	slices.Reverse(kept)
 	return kept
+}
+
+// activate tells of the listeners, and of no others that env may tell of. systemd.exec(5)
+// has no LISTEN_FDS=0 either: some daemons look only whether there is one.
+func activate(env []string, listeners []handoff.File) []string {
+	env = slices.DeleteFunc(lastOfEach(env), func(kv string) bool {
+		name, _, _ := strings.Cut(kv, "=")
+		return slices.Contains([]string{"LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "LISTEN_PIDFDID"}, name)
+	})
+	if len(listeners) == 0 {
+		return env
+	}
+	return append(env, activation(listeners)...)
 }
 
 // activation are the variables of sd_listen_fds(3).

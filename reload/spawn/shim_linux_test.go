@@ -42,6 +42,9 @@ func TestDescriptorsAndNames(t *testing.T) {
 				"LISTEN_FDNAMES": strings.Join(names, ":"), "LISTEN_PIDFDID": pidfdInode(t, p.PID()),
 				markName: env[markName],
 			}
+			if n == 0 { // as without any socket activation
+				want = map[string]string{"PATH": os.Getenv("PATH"), markName: env[markName]}
+			}
 			if diff := cmp.Diff(want, env); diff != "" {
 				t.Errorf("its environment (-want +got):\n%s", diff)
 			}
@@ -94,14 +97,15 @@ func pidfdInode(t *testing.T, pid int) string {
 func TestEnvironmentHasNoDuplicates(t *testing.T) {
 	o := options(t, "sleep", "600")
 	o.Env = append(o.Env, "A=1", "LISTEN_FDS=7", "LISTEN_PID=1", "B=1", "A=2", "LISTEN_PIDFDID=1")
+	o.Listeners = sockets(t, 1)
 	p := run(t, o)
 	environ(t, p.PID())
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", p.PID()))
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"PATH=" + os.Getenv("PATH"), "B=1", "A=2", "LISTEN_FDS=0", fmt.Sprintf("LISTEN_PID=%d", p.PID()),
-		"LISTEN_FDNAMES=", "LISTEN_PIDFDID=" + pidfdInode(t, p.PID())}
+	want := []string{"PATH=" + os.Getenv("PATH"), "B=1", "A=2", "LISTEN_FDS=1", fmt.Sprintf("LISTEN_PID=%d", p.PID()),
+		"LISTEN_FDNAMES=" + o.Listeners[0].Name, "LISTEN_PIDFDID=" + pidfdInode(t, p.PID())}
 	got := strings.Split(strings.TrimSuffix(string(b), "\x00"), "\x00")
 	got = slices.DeleteFunc(got, func(kv string) bool { return strings.HasPrefix(kv, markName+"=") })
 	if diff := cmp.Diff(want, got); diff != "" {

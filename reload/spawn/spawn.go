@@ -11,8 +11,9 @@
 //	holder                                 shim (pid P)
 //	socketpair, fork+exec shim    ───────▶ fd 3 = its end, 0 1 2 as the daemon's
 //	Send(order, listeners)        ───────▶ Receive
-//	                                       listeners to 3, 4, …; user; directory
+//	                                       listeners to 3, 4, …; filter; user; directory
 //	                                       LISTEN_PID=P LISTEN_FDS LISTEN_FDNAMES
+//	the notify fd, or why none    ◀─────── if the order wants binds to be seen
 //	what will run, opened         ◀─────── if the order wants to know
 //	end of file: it runs          ◀─────── execve (the socket is close-on-exec)
 //	or the fault, as JSON         ◀─────── and exit
@@ -20,7 +21,8 @@
 // If the holder dies before the order is complete, the shim reads an end of file
 // and exits. If the shim dies, the holder reads an end of file and finds the
 // process ended before it became the daemon; nothing was lost, since the holder
-// sends duplicates.
+// sends duplicates. A filter whose notify fd could not be sent ends the shim: the
+// daemon's binds would fail (package bind).
 //
 // # Ownership
 //
@@ -72,6 +74,8 @@ type Order struct {
 	Report bool `json:"report,omitempty"`
 	// Check ends where the daemon would be run.
 	Check bool `json:"check,omitempty"`
+	// Bind lets the holder see what the daemon binds; see [Process.BindWatch].
+	Bind bool `json:"bind,omitempty"`
 	// Credential to run as; nil is the holder's own.
 	Credential *Credential `json:"credential,omitempty"`
 }

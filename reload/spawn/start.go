@@ -46,13 +46,13 @@ func Start(ctx context.Context, o Options) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	program, err := instruct(ctx, conn, o)
+	h, err := instruct(ctx, conn, o)
 	if err != nil {
 		p.Kill()
 		<-p.Gone()
 		return nil, err
 	}
-	p.program = program
+	p.program, p.bound = h.program, h.bound
 	return p, nil
 }
 
@@ -60,7 +60,7 @@ func Start(ctx context.Context, o Options) (*Process, error) {
 // it: its user, its directory, its command. The error is that of [Start]; the
 // listeners are not passed. It may be called by any goroutine.
 func Check(ctx context.Context, o Options) error {
-	o.Check, o.Listeners, o.Program = true, nil, nil
+	o.Check, o.Bind, o.Listeners, o.Program = true, false, nil, nil
 	p, err := Start(ctx, o)
 	if err != nil {
 		return err
@@ -132,34 +132,44 @@ func forkInto(c *cgroup, o Options, child *os.File) (*exec.Cmd, int, error) {
 	return cmd, *pidfd, err
 }
 
-// told is a message of the shim's: one of the two.
+// told is a message of the shim's: one of the three.
 type told struct {
 	Path, Dir string     // what will run; its file may come along
+	Bind      *offered   `json:",omitempty"` // what became of the filter; its notify fd comes along
 	Fault     *ExecError // why nothing will
 }
 
+// heard is what it told.
+type heard struct {
+	program *Program
+	bound   bound
+}
+
+func (h *heard) close() {
+	h.program.close()
+	h.bound.close()
+}
+
 // instruct sends the order and waits for the exec, which closes the shim's end.
-func instruct(ctx context.Context, conn *net.UnixConn, o Options) (*Program, error) {
+func instruct(ctx context.Context, conn *net.UnixConn, o Options) (heard, error) {
 	if err := sendOrder(ctx, conn, o); err != nil {
-		return nil, err
+		return heard{}, err
 	}
-	var program *Program
+	var h heard
 	for {
 		answer, err := handoff.Receive(ctx, conn, handoff.Limit{Files: 1})
 		if errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
-			return program, nil
+			return h, nil
 		}
 		if err != nil {
-			program.close()
-			return nil, fmt.Errorf("can't start %s: the shim did not finish: %w", o.Argv[0], err)
+			err = fmt.Errorf("can't start %s: the shim did not finish: %w", o.Argv[0], err)
+		} else {
+			err = h.understand(answer, o.Argv[0])
 		}
-		next, err := understand(answer, o.Argv[0])
 		if err != nil {
-			program.close()
-			return nil, err
+			h.close()
+			return heard{}, err
 		}
-		program.close() // nobody tells twice
-		program = next
 	}
 }
 
@@ -198,24 +208,31 @@ func duplicate(f *os.File) (fd int, err error) {
 	return fd, errors.Join(err, failed)
 }
 
-func understand(m handoff.Message, command string) (*Program, error) {
+// understand takes the message's files.
+func (h *heard) understand(m handoff.Message, command string) error {
 	var t told
 	err := json.Unmarshal(m.Body, &t)
+	if err == nil && t.Fault == nil && t.Bind != nil {
+		h.bound.close() // nobody tells twice
+		h.bound, err = understandBinds(*t.Bind, m.Files, command)
+		return err
+	}
 	if err != nil || t.Fault != nil || t.Path == "" {
 		handoff.CloseFiles(m.Files)
 	}
 	switch {
 	case err != nil || t.Fault == nil && t.Path == "":
-		return nil, fmt.Errorf("can't start %s: the shim answered %q", command, m.Body)
+		return fmt.Errorf("can't start %s: the shim answered %q", command, m.Body)
 	case t.Fault != nil:
 		t.Fault.Command = cmp.Or(t.Fault.Command, command) // it may have given up before it knew
-		return nil, t.Fault
+		return t.Fault
 	}
-	p := &Program{Path: t.Path, Dir: t.Dir}
+	h.program.close() // nobody tells twice
+	h.program = &Program{Path: t.Path, Dir: t.Dir}
 	if len(m.Files) > 0 {
-		p.File = os.NewFile(uintptr(m.Files[0].FD), t.Path)
+		h.program.File = os.NewFile(uintptr(m.Files[0].FD), t.Path)
 	}
-	return p, nil
+	return nil
 }
 
 func (p *Program) close() {
