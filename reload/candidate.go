@@ -51,40 +51,57 @@ func (s *Service) unwanted(g *generation, proc process) {
 	s.kill(g, "it was given up")
 }
 
-// observe waits for the candidate to be ready.
+// observe waits for the candidate to be ready. It begins anew whenever the candidate's
+// listeners have changed, but its time does not.
 func (s *Service) observe(g *generation) {
 	if err := s.direct(nil); err != nil { // from here on probes reach it
 		s.fail(g, CodeFailed, "could not be probed: "+because(err))
 		return
 	}
+	if g.patience == nil {
+		ctx, cancel := spawn.WithPatience(g.starting, s.cfg.ReadyTimeout, errTooLate)
+		context.AfterFunc(g.starting, cancel)
+		g.patience = ctx
+	} else {
+		g.unobserve()
+	}
+	var ctx context.Context
+	ctx, g.unobserve = context.WithCancel(g.patience)
 	w, r := s.watcher(g), s.rivals(g)
 	s.wg.Go(func() {
-		ctx, cancel := spawn.WithPatience(g.starting, s.cfg.ReadyTimeout, errTooLate)
-		defer cancel()
 		err := w.wait(ctx)
 		if err == nil && s.evict(r) {
 			err = w.wait(ctx)
 		}
-		s.post(func() { s.observed(g, err) })
+		s.post(func() {
+			if ctx.Err() == nil || g.patience.Err() != nil {
+				s.observed(g, err)
+			}
+		})
 	})
 }
 
 var errTooLate = errors.New("its time is over")
 
 func (s *Service) observed(g *generation, err error) {
-	if s.record(g).Phase != state.Starting || g.proc.HasExited() {
+	if s.record(g).Phase != state.Starting || g.proc.HasExited() && !g.leaderless {
 		return // onExit knows more, and comes or came
 	}
 	down := s.downAt(g)
 	switch {
 	case down >= 0:
 		s.fail(g, CodeNotReady, fmt.Sprintf("shut its listener at %s down", s.eps[down].Addr()))
+	case err == nil && s.lacks(g) != "": // live has bound one more meanwhile
+		s.observe(g)
 	case err == nil:
 		s.isReady(g)
 	case errors.Is(err, ready.ErrRefused):
 		s.fail(g, CodeRefused, "was refused: "+tooLate(err))
+	case errors.Is(err, errTooLate) && s.leaveUnbound(g):
+		g.patience = nil // what is left may take as long
+		s.observe(g)
 	case errors.Is(err, errTooLate):
-		s.fail(g, CodeNotReady, fmt.Sprintf("was not ready within %s: %s", s.cfg.ReadyTimeout, tooLate(err)))
+		s.fail(g, CodeNotReady, fmt.Sprintf("was not ready within %s: %s", s.cfg.ReadyTimeout, tooLate(err))+g.insteadOf())
 	default:
 		s.fail(g, CodeNotReady, "is not ready: "+because(err))
 	}

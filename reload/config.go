@@ -27,6 +27,18 @@ const (
 	RestartAlways    Restart = "always"
 )
 
+// Delivery says how a daemon gets its listeners.
+type Delivery string
+
+// The ways. With LISTEN_FDS it is told of them (sd_listen_fds(3)); with Bind it needs to
+// know nothing: what it binds is one (package bind). Auto is both: a daemon that takes
+// what it is given binds nothing.
+const (
+	DeliveryAuto      Delivery = "auto"
+	DeliveryListenFDs Delivery = "listen-fds"
+	DeliveryBind      Delivery = "bind"
+)
+
 // Strategy says whether generations overlap.
 type Strategy string
 
@@ -69,6 +81,7 @@ type Config struct {
 	// some may stay open.
 	Inherited []*handoff.Inherited
 
+	Delivery     Delivery // auto
 	Strategy     Strategy // overlap
 	Ready        ready.Options
 	ReadyTimeout time.Duration  // 30 s
@@ -121,6 +134,7 @@ func (c Config) withDefaults() (Config, error) {
 		return c, err
 	}
 	setDefault(&c.Name, NameOf(c.Command))
+	setDefault(&c.Delivery, DeliveryAuto)
 	setDefault(&c.Strategy, StrategyOverlap)
 	setDefault(&c.ReadyTimeout, 30*time.Second)
 	setDefault(&c.Drain, DrainAuto)

@@ -2,6 +2,7 @@ package reload
 
 import (
 	"context"
+	"net/netip"
 	"sync"
 
 	"github.com/gapless-dev/gapless/handoff/conns"
@@ -66,11 +67,13 @@ func (s *Service) countLive(ctx context.Context) int {
 	return s.connections(ctx, *at)
 }
 
-// ports are those of all endpoints; they do not change once the service has begun.
+// ports are those of all endpoints. It may be called by any goroutine.
 func (s *Service) ports() []uint16 {
 	var all []uint16
-	for _, e := range s.eps {
-		all = append(all, e.Addr().Port())
+	for _, e := range s.Addrs() {
+		if at, err := netip.ParseAddrPort(e.Addr); err == nil {
+			all = append(all, at.Port())
+		}
 	}
 	return all
 }

@@ -2,6 +2,7 @@ package reload
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/gapless-dev/gapless/handoff"
 	"github.com/gapless-dev/gapless/reload/state"
@@ -21,13 +22,16 @@ func (s *Service) direct(live *generation) error {
 func (s *Service) plan(i int, now handoff.Plan, live *generation) handoff.Plan {
 	p := handoff.Plan{Live: now.Live}
 	switch {
-	case s.paused():
+	case s.paused() && s.eps[i].reserve != nil:
 		p.Live = []*handoff.Listener{s.eps[i].reserve}
-	case live != nil:
+	case live != nil && len(live.listeners.at(i)) > 0:
 		p.Live = live.listeners.at(i)
 	}
 	g := s.candidate()
-	if g == nil || g == live || isDown(g.listeners.at(i)) { // it fails with that when the guard is heard
+	if s.first(g, i) {
+		p.Live = g.listeners.at(i)
+	}
+	if g == nil || len(g.listeners.at(i)) == 0 || g == live || isDown(g.listeners.at(i)) { // it fails with that when the guard is heard
 		return p
 	}
 	p.Probe = g.listeners.at(i)
@@ -35,6 +39,12 @@ func (s *Service) plan(i int, now handoff.Plan, live *generation) handoff.Plan {
 		p.Candidate, p.Share = p.Probe, s.st.Share
 	}
 	return p
+}
+
+// first tells whether clients may wait in the candidate's own sockets already, as nobody
+// is live and they wait nowhere else.
+func (s *Service) first(g *generation, i int) bool {
+	return g != nil && s.st.Live() == nil && !s.paused() && s.eps[i].reserve == nil && slices.ContainsFunc(g.listeners.at(i), (*handoff.Listener).Own)
 }
 
 // candidate is the generation that is to become live; nil if there is none.
@@ -66,9 +76,14 @@ func (s *Service) steerEach(plan func(i int, now handoff.Plan) handoff.Plan) err
 	for i, e := range s.eps {
 		now := e.Plan()
 		before = append(before, now)
+		if e.closed || len(now.Live) == 0 {
+			continue
+		}
 		if err := e.Steer(plan(i, now)); err != nil {
 			for j, p := range before {
-				err = errors.Join(err, s.eps[j].Steer(p))
+				if !s.eps[j].closed && len(p.Live) > 0 {
+					err = errors.Join(err, s.eps[j].Steer(p))
+				}
 			}
 			return err
 		}

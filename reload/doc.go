@@ -17,12 +17,41 @@
 // connections finished first, counted from outside (manners.go, remnant.go). What is left
 // after its time is killed, with all processes that are its (package spawn tells which).
 // A listener is closed when the processes of its generation are gone. Should clients
-// wait in it even then, they are handed to the live generation
-// and counted; the count is 0 unless a daemon died before it had settled.
+// wait in it even then, they are handed to the live generation and counted; the count is
+// 0 unless a daemon died before it had settled.
 //
 // While nobody is live, the clients wait in the reserve, a listener that belongs to
 // the next generation: that of a live generation that crashed, or one made when the
 // service was stopped.
+//
+// # Daemons that bind by themselves
+//
+// With delivery bind (auto is that too, for a daemon that leaves what it was given
+// untouched) the daemon's bind(2) and listen(2) wait for an answer of ours (package
+// handoff/bind). Another goroutine reads the calls, the owner decides about them
+// (bind_judge.go, bind_match.go):
+//
+//	bind of what is none of ours      goes on untouched: UDP, port 0, other namespaces
+//	bind of an endpoint's address     keep: a duplicate of the socket is bound in its
+//	                                  stead, and stays with us until it listens
+//	the same, where clients wait in   replace: that listener is put in the place of the
+//	a listener that is for it         daemon's socket, with what it has set on its own
+//	bind of another key than live's   refused: the kernel can't steer between two keys
+//	listen on a socket that we know   it joins the endpoint's group, at a place that gets
+//	                                  no traffic, and this is a sign of readiness
+//	listen elsewhere                  goes on, and is told if that is all that it does
+//
+// A named endpoint is never reached at more addresses than both the spec and the daemon
+// ask for; so it may change its key (from all addresses to IPv4 alone, say) while nobody
+// is live, and what clients wait in at the old key stays until somebody is. Without a
+// spec, addresses are found: such an endpoint lives as long as a generation that serves
+// has something there.
+//
+// Our duplicate keeps a socket listening that the daemon has closed or died with. So what
+// no process of it has open any more is looked for when another bind comes and when a
+// worker ends, and leaves the group, with its clients relayed. The last one at an address
+// stays, for the next generation. If the holder dies, binds fail with ENOSYS, and what is
+// bound serves on.
 //
 // # Canary, pause, replace
 //

@@ -21,30 +21,34 @@ import (
 // rest is its state.Generation.
 type generation struct {
 	number    int
-	proc      process //  nil until it runs
+	proc      *mainProcess //  nil until it runs
 	output    *spawn.Output
 	notify    notifier
 	listeners sockets
-	said      chan struct{}    // closed at READY=1
-	early     []notify.Message // came before we knew the process's pid
-	ctx       context.Context  // ends with the generation
-	cancel    context.CancelFunc
-	starting  context.Context // ends when it is ready or given up
-	giveUp    context.CancelFunc
-	launching bool   // its process is being started
-	waits     bool   // for the end of all others, before its process is started
-	reporting bool   // why it failed is being collected
-	unsettled bool   // its connections are being followed
-	own       bool   // its listeners are of its own making: it took none of those that it was offered
-	cgroup    uint64 // that its connections are of, if its listeners were made in it; 0 if not
-	ages      ages
-	remnant   *remnant // what it finishes before it is told to stop
-	awaited   bool     // clients may wait in its listeners, though it has not been ready
-	exited    bool
-	gone      bool // with all its processes
-	condemned bool // SIGKILL was sent
-	drains    int  // how often it began to drain: a way back may have ended that
-	overdue   bool // more are draining than may
+	binding
+	said       chan struct{}    // closed at READY=1
+	early      []notify.Message // came before we knew the process's pid
+	ctx        context.Context  // ends with the generation
+	cancel     context.CancelFunc
+	starting   context.Context // ends when it is ready or given up
+	giveUp     context.CancelFunc
+	patience   context.Context    // ends also when its time to get ready is over; nil until it is observed
+	unobserve  context.CancelFunc // ends what waits for its readiness
+	launching  bool               // its process is being started
+	waits      bool               // for the end of all others, before its process is started
+	reporting  bool               // why it failed is being collected
+	unsettled  bool               // its connections are being followed
+	own        bool               // its listeners are of its own making: it took none of those that it was offered
+	cgroup     uint64             // that its connections are of, if its listeners were made in it; 0 if not
+	ages       ages
+	remnant    *remnant // what it finishes before it is told to stop
+	awaited    bool     // clients may wait in its listeners, though it has not been ready
+	leaderless bool     // its main process has ended well, and another may go on in its place
+	exited     bool
+	gone       bool // with all its processes
+	condemned  bool // SIGKILL was sent
+	drains     int  // how often it began to drain: a way back may have ended that
+	overdue    bool // more are draining than may
 }
 
 // record is the generation's data. It exists for as long as the generation runs.
@@ -53,7 +57,7 @@ func (s *Service) record(g *generation) *state.Generation { return s.st.Generati
 // prepare makes what a generation needs before its process: number, listeners,
 // notify socket, output. On error nothing of it stays.
 func (s *Service) prepare(r *rollout) (*generation, error) {
-	g := &generation{number: s.st.Next, said: make(chan struct{})}
+	g := &generation{number: s.st.Next, said: make(chan struct{}), binding: newBinding()}
 	s.st.Next++
 	g.ctx, g.cancel = context.WithCancel(s.ctx)
 	g.starting, g.giveUp = context.WithCancel(g.ctx)
@@ -117,6 +121,9 @@ func (s *Service) launch(g *generation) {
 		if !s.post(func() { s.started(g, proc, err) }) && proc != nil {
 			proc.Kill()
 			<-proc.Gone()
+			if w := proc.BindWatch(); w != nil {
+				w.Close()
+			}
 		}
 	})
 }
@@ -142,11 +149,11 @@ func (s *Service) options(g *generation) (spawn.Options, error) {
 		return spawn.Options{}, err
 	}
 	var files []handoff.File
-	for i, listeners := range g.listeners {
-		for _, l := range listeners {
-			if err := s.restore(i, l); err != nil {
-				return spawn.Options{}, err
-			}
+	for i, l := range g.listeners.each() {
+		if err := s.restore(i, l); err != nil {
+			return spawn.Options{}, err
+		}
+		if s.offered(s.eps[i]) {
 			files = append(files, handoff.File{Name: s.eps[i].name, FD: l.FD()})
 		}
 	}
@@ -155,7 +162,7 @@ func (s *Service) options(g *generation) (spawn.Options, error) {
 		return spawn.Options{}, err
 	}
 	return spawn.Options{
-		Order: spawn.Order{Argv: s.record(g).Command, Env: env, Dir: s.workDir(g), Credential: credential, Report: !s.record(g).Pinned},
+		Order: spawn.Order{Argv: s.record(g).Command, Env: env, Dir: s.workDir(g), Credential: credential, Report: !s.record(g).Pinned, Bind: s.cfg.Delivery != DeliveryListenFDs},
 		Shim:  s.cfg.Shim, Listeners: files, Stdin: stdin, Stdout: g.output.Stdout, Stderr: g.output.Stderr,
 		GroupOnly: s.cfg.KillMode == KillGroup, Cgroups: s.cfg.Cgroups, Name: fmt.Sprintf("%s-%d", s.cfg.Name, g.number), RaiseOOM: s.raiseOOM(),
 	}, nil
@@ -198,7 +205,7 @@ func (s *Service) stdin() (*os.File, error) {
 
 // follow begins to watch a process that runs.
 func (s *Service) follow(g *generation, proc process) {
-	g.proc = proc
+	g.proc = &mainProcess{process: proc}
 	r := s.record(g)
 	r.PID, r.PIDStart = proc.PID(), startTime(proc.PID())
 	r.Binary = binaryOf(r.PID)
@@ -207,12 +214,8 @@ func (s *Service) follow(g *generation, proc process) {
 		s.heard(g, m)
 	}
 	g.early = nil
-	s.wg.Go(func() {
-		<-proc.Exited()
-		s.post(func() { s.onExit(g) })
-		<-proc.Gone()
-		s.post(func() { s.onGone(g) })
-	})
+	s.watchBinds(g)
+	s.wg.Go(func() { s.awaitEnd(g, g.proc) })
 }
 
 // hint at the usual reason of one that ends well before it serves.

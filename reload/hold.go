@@ -37,12 +37,12 @@ func (s *Service) refuseAll() {
 		return
 	}
 	for _, e := range s.eps {
-		if e.reserve == nil {
+		if e.reserve == nil && !e.closed {
 			return
 		}
 	}
 	refused := false
-	for _, e := range s.eps {
+	for _, e := range s.everyEndpoint() {
 		if err := e.Refuse(); errors.Is(err, handoff.ErrInherited) {
 			continue // clients wait, as they did before there was a holder
 		} else if err != nil {

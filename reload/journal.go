@@ -11,6 +11,7 @@ import (
 )
 
 const (
+	levelDebug = "debug"
 	levelInfo  = "info"
 	levelWarn  = "warn"
 	levelError = "error"
@@ -77,7 +78,7 @@ func (j *journal) close() {
 }
 
 func (e Event) log(l zerolog.Logger) {
-	level := map[string]zerolog.Level{levelInfo: zerolog.InfoLevel, levelWarn: zerolog.WarnLevel, levelError: zerolog.ErrorLevel}[e.Level]
+	level := map[string]zerolog.Level{levelDebug: zerolog.DebugLevel, levelInfo: zerolog.InfoLevel, levelWarn: zerolog.WarnLevel, levelError: zerolog.ErrorLevel}[e.Level]
 	line := l.WithLevel(level).Str("service", e.Service).Str("event", e.Kind)
 	if e.Generation != 0 {
 		line = line.Int("generation", e.Generation)

@@ -8,17 +8,23 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/gapless-dev/gapless/handoff"
 	"github.com/gapless-dev/gapless/reload/state"
 )
 
-// openListeners gives g a listener at each endpoint: the reserve, with whoever
-// waits in it, or a new one, which gets no traffic yet. Who waits through a pause waits
-// for its end, and not for g. The guard may not have been
-// heard yet, and a first listener at an endpoint would get all of its traffic.
+// openListeners gives g a listener at each endpoint: the reserve, with whoever waits in
+// it, or a new one, which gets no traffic yet; where the daemon binds its own, only if
+// clients are to wait for that, while the one before it ends. Who waits through a pause
+// waits for its end, and not for g. The guard may not have been heard yet, and a first
+// listener at an endpoint would get all of its traffic.
 func (s *Service) openListeners(g *generation) error {
 	s.mendAll()
 	for i, e := range s.eps {
+		if e.closed || (e.reserve == nil || s.paused()) && !s.offered(e) && s.cfg.Strategy != StrategyReplace {
+			continue
+		}
 		if e.reserve == nil || s.paused() {
 			l, err := e.Open()
 			if err != nil {
@@ -27,8 +33,10 @@ func (s *Service) openListeners(g *generation) error {
 			g.listeners.add(i, l)
 			continue
 		}
-		if err := e.Resume(); err != nil { // refusing may have gone half its way
-			return err
+		for _, ep := range e.all() { // refusing may have gone half its way
+			if err := ep.Resume(); err != nil {
+				return err
+			}
 		}
 		g.awaited = true
 		g.listeners.add(i, e.reserve)
@@ -40,17 +48,12 @@ func (s *Service) openListeners(g *generation) error {
 
 // gets tells whether new connections go to l, but for a canary's.
 func (s *Service) gets(i int, l *handoff.Listener) bool {
-	return slices.Contains(s.eps[i].Plan().Live, l)
+	return l.Endpoint() == s.eps[i].Endpoint && slices.Contains(s.eps[i].Plan().Live, l)
 }
 
 func (s *Service) setReserve(i int, l *handoff.Listener) {
 	s.eps[i].reserve = l
-	if i < len(s.st.Endpoints) {
-		s.st.Endpoints[i].Reserve = 0
-		if l != nil {
-			s.st.Endpoints[i].Reserve = l.Inode()
-		}
-	}
+	s.redescribe(i)
 }
 
 // holdReserve makes sure that an endpoint has a listener in which clients wait for
@@ -70,6 +73,9 @@ func (s *Service) holdReserve(e *endpoint) error {
 // holdAll steers everything to the reserve: from here on clients wait.
 func (s *Service) holdAll() error {
 	for i, e := range s.eps {
+		if e.closed {
+			continue
+		}
 		if err := s.holdReserve(e); err != nil {
 			return err
 		}
@@ -80,9 +86,10 @@ func (s *Service) holdAll() error {
 
 // handOver makes g's listeners that the traffic goes to the reserve as soon as its
 // daemon has ended, so that the next generation begins with those who wait in them.
+// Where it alone was, and another is live, nobody is to wait.
 func (s *Service) handOver(g *generation) {
 	for i, l := range g.listeners.each() {
-		if !s.gets(i, l) {
+		if !s.gets(i, l) || s.unserved(i, l) {
 			continue
 		}
 		if r := s.eps[i].reserve; r != nil && r.Endpoint() == l.Endpoint() {
@@ -114,15 +121,23 @@ func (s *Service) steerToReserve(i int) error {
 // no other generation is there, becomes the reserve instead.
 func (s *Service) returnListeners(g *generation) {
 	for i, l := range g.listeners.each() {
+		if s.unserved(i, l) {
+			s.closeFound(i)
+			continue
+		}
 		if s.gets(i, l) && s.st.Goal != state.End {
 			s.setReserve(i, l)
 			continue
 		}
-		if err := s.eps[i].Close(l); err != nil && !errors.Is(err, handoff.ErrSteered) {
+		if err := l.Endpoint().Close(l); err != nil && !errors.Is(err, handoff.ErrSteered) {
 			s.report("listener.close-failed", g.number, err)
 		}
 	}
 	g.listeners = nil
+	g.unbind()
+	for i := range s.eps {
+		s.closeFormer(i)
+	}
 }
 
 // loosen comes before anything that may end the daemon of g. A listener that the
@@ -133,7 +148,7 @@ func (s *Service) loosen(g *generation) {
 		if s.st.Goal != state.End && s.gets(i, l) {
 			continue
 		}
-		if err := s.eps[i].Loosen(l); err != nil {
+		if err := l.Endpoint().Loosen(l); err != nil {
 			s.report("listener.loosen-failed", g.number, err)
 		}
 	}
@@ -200,6 +215,10 @@ func drainQueue(l *handoff.Listener) ([]handoff.File, error) {
 		if err != nil || !ok {
 			return clients, err
 		}
+		if handoff.IsProbe(fd) { // that of a candidate's readiness, which is asked for anew
+			unix.Close(fd)
+			continue
+		}
 		clients = append(clients, handoff.File{Name: "client", FD: fd})
 	}
 }
@@ -215,6 +234,9 @@ func ignoreUnsupported(err error) error {
 func (s *Service) addrs() []netip.AddrPort {
 	var all []netip.AddrPort
 	for _, e := range s.eps {
+		if e.closed {
+			continue
+		}
 		all = append(all, e.Addr())
 	}
 	return all
@@ -237,12 +259,17 @@ func (s *Service) mendAll() { s.mendListeners(true) }
 // mendListeners leaves those for later, if fail is not set, with which a candidate fails.
 func (s *Service) mendListeners(fail bool) {
 	for i, e := range s.eps {
-		left, err := e.Refresh()
-		if err != nil {
-			s.report("listener.refresh-failed", 0, err)
+		if e.closed { // the numbers of its descriptors are others' by now
+			continue
 		}
-		for _, l := range left {
-			s.mend(i, l, fail)
+		for _, ep := range e.all() {
+			left, err := ep.Refresh()
+			if err != nil {
+				s.report("listener.refresh-failed", 0, err)
+			}
+			for _, l := range left {
+				s.mend(i, l, fail)
+			}
 		}
 	}
 }
@@ -262,7 +289,7 @@ func (s *Service) mend(i int, l *handoff.Listener, fail bool) {
 			return
 		}
 	}
-	if err := s.eps[i].Relisten(l); err != nil {
+	if err := l.Endpoint().Relisten(l); err != nil {
 		s.report("listener.relisten-failed", 0, err)
 		return
 	}
@@ -308,8 +335,12 @@ func numberOf(g *generation) int {
 func (s *Service) lookForForeign(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, relayTimeout)
 	defer cancel()
-	for _, e := range s.eps {
-		foreign, err := s.sys.foreign(ctx, e.Addr(), func(ctx context.Context) (known []uint64, err error) {
+	for _, e := range s.Addrs() {
+		at, err := netip.ParseAddrPort(e.Addr)
+		if err != nil {
+			continue
+		}
+		foreign, err := s.sys.foreign(ctx, at, func(ctx context.Context) (known []uint64, err error) {
 			err = s.ask(ctx, func() { known = s.knownInodes() })
 			return known, err
 		})
@@ -326,7 +357,9 @@ func (s *Service) lookForForeign(ctx context.Context) {
 func (s *Service) knownInodes() []uint64 {
 	var known []uint64
 	for _, e := range s.eps {
-		known = append(known, e.Inodes()...)
+		for _, ep := range e.all() {
+			known = append(known, ep.Inodes()...)
+		}
 	}
 	for _, in := range s.cfg.Inherited {
 		if in != nil {

@@ -34,8 +34,13 @@ func TestMain(m *testing.M) {
 		case "__doomedshim": // which a file says the fate of
 			meet(os.Args[2])
 			spawn.Shim(os.Args[3:])
+		case "__filteredshim": // under a filter that somebody else has put on
+			filtered()
+			spawn.Shim(os.Args[2:])
 		case "daemon":
 			os.Exit(daemonMain(os.Args[2:]))
+		case "binder":
+			os.Exit(binderMain(os.Args[2:]))
 		}
 	}
 	flag.Parse()

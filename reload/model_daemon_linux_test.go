@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/gapless-dev/gapless/handoff/bind"
 	"github.com/gapless-dev/gapless/reload/notify"
 	"github.com/gapless-dev/gapless/reload/spawn"
 )
@@ -146,6 +147,8 @@ func (d *daemon) KillIf(func(pid int) bool) error { return nil }
 
 func (d *daemon) Killed() []spawn.Member { return nil }
 func (d *daemon) LowerOOM() error        { return nil }
+func (d *daemon) BindWatch() *bind.Watch { return nil }
+func (d *daemon) BindNote() string       { return "" }
 
 func (d *daemon) hear(s syscall.Signal) {
 	switch {

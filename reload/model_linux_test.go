@@ -172,7 +172,7 @@ func (l *life) look(when string) {
 	before := len(l.faults)
 	l.mu.Unlock()
 	if !l.ended() {
-		for i := range l.s.addresses {
+		for i := range l.s.Addrs() {
 			l.visit(i)
 		}
 	}
@@ -212,7 +212,7 @@ func (l *life) visit(i int) {
 	if l.unheard() {
 		return
 	}
-	fd, err := connect(netip.MustParseAddrPort(l.s.addresses[i].Addr))
+	fd, err := connect(netip.MustParseAddrPort(l.s.Addrs()[i].Addr))
 	if err != nil && !wasRefused(err) {
 		l.violate("a client can't connect: %v", err)
 		return

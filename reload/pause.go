@@ -53,7 +53,7 @@ func (s *Service) holdClients() error {
 		return err
 	}
 	for i, e := range s.eps {
-		if e.reserve != nil {
+		if e.reserve != nil || e.closed {
 			continue
 		}
 		l, err := e.Reserve()
@@ -84,7 +84,7 @@ func (s *Service) dropReserve() {
 
 // stopRefusing: clients may wait again.
 func (s *Service) stopRefusing() error {
-	for _, e := range s.eps {
+	for _, e := range s.everyEndpoint() {
 		if err := e.Resume(); err != nil {
 			return err
 		}

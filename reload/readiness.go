@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
+	"github.com/gapless-dev/gapless/handoff"
 	"github.com/gapless-dev/gapless/reload/ready"
 )
 
@@ -19,11 +21,12 @@ type watcher struct {
 	// notifies: some generation of the service has said READY=1.
 	notifies bool
 	holds    func() error
+	lacks    string // an address that it has not bound yet
 }
 
 func (s *Service) watcher(g *generation) watcher {
 	w := watcher{sys: &s.sys, options: s.cfg.Ready, said: g.said, target: ready.Target{Addrs: s.addrs(), Dir: s.workDir(g)}}
-	w.notifies = s.st.Notifies
+	w.notifies, w.lacks = s.st.Notifies, s.lacks(g)
 	if env, err := s.environment(g, nil); err == nil {
 		w.target.Env = env
 	}
@@ -37,6 +40,10 @@ func (s *Service) watcher(g *generation) watcher {
 }
 
 func (w watcher) wait(ctx context.Context) error {
+	if w.lacks != "" {
+		<-ctx.Done()
+		return fmt.Errorf("it has not bound %s: %w", w.lacks, context.Cause(ctx))
+	}
 	if err := w.ready(ctx); err != nil {
 		return err
 	}
@@ -45,6 +52,8 @@ func (w watcher) wait(ctx context.Context) error {
 
 func (w watcher) ready(ctx context.Context) error {
 	switch {
+	case w.options.Mode == ready.Listen:
+		return nil // nothing is lacking
 	case w.options.Mode == ready.Notify:
 		return w.hear(ctx)
 	case w.options.Mode == ready.Delay:
@@ -125,3 +134,19 @@ func (w watcher) holdsAll(proc process, inodes []uint64, addrs []netip.AddrPort)
 }
 
 var errEnded = errors.New("it has ended")
+
+// lacks is an address at which g must have a listener, and has none, or, where it is
+// ready when it listens, has not asked to; "" if there is none.
+func (s *Service) lacks(g *generation) string {
+	if len(s.everyEndpoint()) == 0 {
+		return "any address"
+	}
+	for i, e := range s.eps {
+		at := g.has(i, e)
+		listens := s.cfg.Ready.Mode != ready.Listen || slices.ContainsFunc(at, func(l *handoff.Listener) bool { return g.listened[l] })
+		if !e.closed && (len(at) == 0 || !listens) {
+			return e.Addr().String()
+		}
+	}
+	return ""
+}

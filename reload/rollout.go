@@ -240,6 +240,9 @@ func (s *Service) goLive(g *generation) {
 		}
 	}
 	s.abandonReserve(s.relayed)
+	for i := range s.eps {
+		s.abandonLeftovers(i)
+	}
 	result.Draining = s.draining()
 	if old != nil {
 		result.Connections = s.supersededConnections()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gapless-dev/gapless/handoff"
@@ -26,8 +27,8 @@ type Service struct {
 	wg     sync.WaitGroup
 	guard  *handoff.Guard
 	sys    system
-	// addresses are as New found them; they do not change.
-	addresses []state.Endpoint
+	// addresses are what others than the owner may know of the endpoints.
+	addresses atomic.Pointer[[]state.Endpoint]
 
 	// All below is Run's.
 	st         state.Service
@@ -45,6 +46,7 @@ type Service struct {
 	hurried    bool      // told to end at once
 	everLive   bool
 	memoryTold bool // that there is too little
+	bindNoted  bool // why binds are not seen, or what it costs
 	pidWritten int
 	pidFailing bool        // it has been told
 	pidFile    *time.Timer // when it is tried again
@@ -58,13 +60,6 @@ type outcome struct {
 	err       error
 	requested bool        // by a person, not by the daemon's end
 	last      *generation // that was live then
-}
-
-// endpoint is an address with the listener that waits for the next generation.
-type endpoint struct {
-	*handoff.Endpoint
-	name    string
-	reserve *handoff.Listener
 }
 
 // New takes the addresses, so that from then on clients can connect and wait.
@@ -92,80 +87,13 @@ func newService(ctx context.Context, cfg Config, sys system) (*Service, error) {
 		s.release()
 		return nil, err
 	}
-	s.addresses = slices.Clone(s.st.Endpoints)
+	s.publish()
 	return s, nil
 }
 
-func (s *Service) open(ctx context.Context) error {
-	if err := errors.Join(checkInherited(s.cfg), checkNames(s.cfg)); err != nil {
-		return err
-	}
-	for i, spec := range s.cfg.Specs {
-		in := s.cfg.Inherited[i]
-		ep, err := handoff.Open(ctx, spec, handoff.OpenOptions{Shared: s.cfg.Shared, Guard: s.guard, Inherited: in})
-		if err != nil {
-			return err
-		}
-		e := &endpoint{Endpoint: ep, name: nameOf(spec, i, s.cfg)}
-		if err := s.refuseForeign(ctx, ep); err != nil {
-			return err
-		}
-		s.eps = append(s.eps, e)
-		if err := s.holdReserve(e); err != nil {
-			return err
-		}
-		s.st.Endpoints = append(s.st.Endpoints, state.Endpoint{Name: e.name, Spec: spec.String(), Addr: ep.Addr().String(), Steering: ep.Steering(), Inherited: in != nil, Reserve: e.reserve.Inode()})
-	}
-	return nil
-}
-
-// nameOf is what LISTEN_FDNAMES calls a listener: its own name, else the
-// service's, as systemd calls a socket by its unit.
-func nameOf(spec handoff.Spec, i int, cfg Config) string {
-	switch {
-	case spec.Name != "":
-		return spec.Name
-	case len(cfg.Specs) == 1:
-		return cfg.Name
-	}
-	return fmt.Sprintf("%s-%d", cfg.Name, i)
-}
-
-// checkNames: a daemon finds its listeners by name. One that was given may be what
-// another got by its place. Those of one systemd.socket(5) unit all have its name.
-func checkNames(cfg Config) error {
-	seen := map[string]bool{}
-	for i, spec := range cfg.Specs {
-		name := nameOf(spec, i, cfg)
-		if seen[name] && cfg.Inherited[i] == nil {
-			return fmt.Errorf("can't listen on %s: another listener has the name %s too", spec, name)
-		}
-		seen[name] = true
-	}
-	return nil
-}
-
-// refuseForeign: with SO_REUSEPORT a bind succeeds beside another process of the
-// same user, and would share its traffic silently.
-func (s *Service) refuseForeign(ctx context.Context, ep *handoff.Endpoint) error {
-	if ep.Addr().Port() == 0 {
-		return nil
-	}
-	foreign, err := ep.Foreign(ctx, s.knownInodes()...)
-	if errors.Is(err, errors.ErrUnsupported) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("can't listen on %s: %w", ep.Spec(), err)
-	}
-	if len(foreign) > 0 {
-		return fmt.Errorf("can't listen on %s: %w", ep.Spec(), foreign[0])
-	}
-	return nil
-}
-
-// Addrs are the addresses, with the ports that were taken for port 0.
-func (s *Service) Addrs() []state.Endpoint { return slices.Clone(s.addresses) }
+// Addrs are the addresses, with the ports that were taken for port 0, and those that
+// the daemon has bound so far.
+func (s *Service) Addrs() []state.Endpoint { return slices.Clone(*s.addresses.Load()) }
 
 // Warnings are what the user should know before the start.
 func (s *Service) Warnings() []string {
@@ -220,14 +148,6 @@ func (s *Service) release() {
 	s.closeInherited()
 	s.guard.Close()
 	s.wg.Wait()
-}
-
-func (s *Service) closeEndpoints() {
-	for _, e := range s.eps {
-		if err := e.CloseAll(); err != nil {
-			s.cfg.Log.Warn().Err(err).Str("event", "listener.close-failed").Send()
-		}
-	}
 }
 
 // abandon kills everything: whoever runs the service does not wait any more.

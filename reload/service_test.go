@@ -204,7 +204,7 @@ func TestStateIsData(t *testing.T) {
 func TestCrashRestoresTheListener(t *testing.T) {
 	t.Parallel()
 	cfg := config(t, "backlog=7", "nonblock")
-	cfg.HoldTimeout = -1
+	cfg.HoldTimeout, cfg.Delivery = -1, DeliveryListenFDs // else its listen(2) is answered for it
 	f := start(t, cfg)
 	st := f.until("generation 1", live(1))
 	if limit := st.MeasuredOf(*st.Generation(1)).QueueLimit; limit != 7 {

@@ -7,6 +7,7 @@ import (
 	"syscall"
 
 	"github.com/gapless-dev/gapless/handoff"
+	"github.com/gapless-dev/gapless/handoff/bind"
 	"github.com/gapless-dev/gapless/handoff/conns"
 	"github.com/gapless-dev/gapless/reload/notify"
 	"github.com/gapless-dev/gapless/reload/ready"
@@ -49,6 +50,9 @@ type process interface {
 	KillIf(func(pid int) bool) error
 	Killed() []spawn.Member
 	LowerOOM() error
+	// BindWatch is of what it binds, nil if it is not seen; BindNote says why not, or what it costs.
+	BindWatch() *bind.Watch
+	BindNote() string
 }
 
 // notifier hears what one generation says ([notify.Socket]).

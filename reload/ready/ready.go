@@ -24,6 +24,7 @@ type Mode string
 const (
 	Auto   Mode = "auto"
 	Notify Mode = "notify"
+	Listen Mode = "listen"
 	Accept Mode = "accept"
 	Probe  Mode = "probe"
 	Delay  Mode = "delay"
@@ -50,10 +51,10 @@ func ParseMode(text string) (Options, error) {
 		return Options{Mode: Delay, Delay: delay}, nil
 	}
 	switch m := Mode(text); m {
-	case Auto, Notify, Accept, Probe:
+	case Auto, Notify, Listen, Accept, Probe:
 		return Options{Mode: m}, nil
 	}
-	return Options{}, fmt.Errorf("bad --ready %q: want auto, notify, accept, probe or delay:2s", text)
+	return Options{}, fmt.Errorf("bad --ready %q: want auto, notify, listen, accept, probe or delay:2s", text)
 }
 
 // ErrRefused is wrapped when the last check was answered, but not as it should.

@@ -95,6 +95,10 @@ type Endpoint struct {
 	Spec     string `json:"spec"`
 	Addr     string `json:"address"`
 	Steering string `json:"steering"`
+	// Found: nobody has named it; the daemon has bound it. Closed: no generation that
+	// serves has it any more.
+	Found  bool `json:"found,omitempty"`
+	Closed bool `json:"closed,omitempty"`
 	// Inherited: the socket is a service manager's, and goes back to it.
 	Inherited bool `json:"inherited,omitempty"`
 	// Reserve is the inode of a listener that waits for the next generation; 0 if
@@ -134,6 +138,8 @@ type Generation struct {
 	Failure string `json:"failure,omitempty"`
 	// Exit is how the main process ended: "exit status 3", "killed by SIGKILL".
 	Exit string `json:"exit,omitempty"`
+	// Delivery is how it got its listeners, as soon as that is known.
+	Delivery string `json:"delivery,omitempty"`
 	// Notified: it has said READY=1.
 	Notified bool `json:"notified,omitempty"`
 }
