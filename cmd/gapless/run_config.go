@@ -19,7 +19,7 @@ func (f *runFlags) config(command []string, inherited int) (reload.Config, error
 	cfg := reload.Config{
 		Command: command, Dir: f.workdir, EnvFile: f.envFile, User: f.user, Group: f.group,
 		ReadyTimeout: orNone(f.readyTimeout), Probation: time.Duration(f.probation), Drain: reload.Drain(f.drain.value), DrainTimeout: orNone(f.drainTimeout), DrainIdle: orNone(f.drainIdle), StopTimeout: orNone(f.stopTimeout),
-		Strategy: reload.Strategy(f.strategy.value), MaxDraining: f.maxDraining, HoldTimeout: orForEver(f.holdTimeout),
+		Delivery: reload.Delivery(f.delivery.value), Strategy: reload.Strategy(f.strategy.value), MaxDraining: f.maxDraining, HoldTimeout: orForEver(f.holdTimeout),
 		Restart: reload.Restart(f.restart.value), KillMode: reload.KillMode(f.killMode.value), PIDFile: f.pidFile, Stdin: f.stdin, NonBlocking: f.nonBlocking,
 	}
 	if len(command) == 0 {
@@ -35,7 +35,7 @@ func (f *runFlags) config(command []string, inherited int) (reload.Config, error
 	if cfg.Name, err = f.serviceName(command); err != nil {
 		return cfg, err
 	}
-	if cfg.Specs, err = f.specs(inherited > 0); err != nil {
+	if cfg.Specs, err = f.specs(inherited > 0 || f.delivery.value != string(reload.DeliveryListenFDs)); err != nil {
 		return cfg, err
 	}
 	if cfg.Ready, err = f.readiness(); err != nil {
@@ -86,7 +86,7 @@ func (f *runFlags) specs(optional bool) ([]handoff.Spec, error) {
 		return nil, nil
 	}
 	if len(f.listen) == 0 {
-		return nil, errors.New("say on what it listens, with -l 8080 or -l 127.0.0.1:8080; this version can't find it out by itself")
+		return nil, errors.New("say on what it listens, with -l 8080 or -l 127.0.0.1:8080; with --delivery listen-fds it can't be found out")
 	}
 	texts, err := f.named()
 	if err != nil {
