@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"runtime"
 
+	"github.com/gapless-dev/gapless/handoff/bind"
 	"github.com/gapless-dev/gapless/reload/spawn"
 )
 
@@ -13,6 +14,7 @@ import (
 const (
 	shimVerb  = "__shim"
 	relayVerb = "__relay"
+	trialVerb = "__trial"
 )
 
 // hidden runs such a sub-command and does not return, or does nothing. It comes
@@ -27,6 +29,8 @@ func hidden(args []string) {
 	case relayVerb:
 		outlivePipes()
 		os.Exit(relayWorker(args[2:]))
+	case trialVerb:
+		os.Exit(bind.TrialDaemon())
 	}
 }
 

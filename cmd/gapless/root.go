@@ -47,7 +47,7 @@ func newRoot(t terminal) *cobra.Command {
 	root.SetHelpTemplate(helpTemplate)
 	root.SetHelpCommand(newHelp(root))
 	root.AddCommand(newRun(t), newReload(t), newRollback(t), newCanary(t), newPromote(t), newPause(t), newResume(t), newStatus(t), newEvents(t), newStop(t), newStart(t), newShutdown(t), newKill(t),
-		newListenPID(t), newVersion(t), newCompletion(t), newMan(t))
+		newDoctor(t), newListenPID(t), newVersion(t), newCompletion(t), newMan(t))
 	for _, c := range root.Commands() {
 		finish(c)
 	}
