@@ -39,6 +39,7 @@ import (
 //	daemon chatty           says much, and goes on saying it
 //	daemon threads          has all its threads before it serves
 //	daemon until FILE       serves once FILE is there
+//	daemon binds ADDR       knows nothing of LISTEN_FDS, and says nothing
 func daemon(args []string) int {
 	mode := strings.Join(args[:min(1, len(args))], "")
 	switch mode {
@@ -48,6 +49,8 @@ func daemon(args []string) int {
 			return 2
 		}
 		return daemon(strings.Fields(string(b)))
+	case "binds":
+		return serveAt(args[1])
 	case "exit":
 		fmt.Fprintln(os.Stderr, strings.Join(args[2:], " "))
 		n, _ := strconv.Atoi(args[1])
@@ -148,6 +151,15 @@ func serve(mode string, args []string) int {
 	untilSignal(syscall.SIGTERM)
 	server.Shutdown(context.Background())
 	return 0
+}
+
+// serveAt is a daemon that nobody prepared.
+func serveAt(addr string) int {
+	err := http.ListenAndServe(addr, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, "generation "+os.Getenv("GAPLESS_GENERATION"))
+	}))
+	fmt.Fprintln(os.Stderr, err)
+	return 1
 }
 
 // chat ends the daemon if it is blocked or can't be heard.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -38,10 +39,18 @@ type held struct {
 // tests, or what stands behind "--".
 func hold(t *testing.T, prepare func(*exec.Cmd), args ...string) *held {
 	t.Helper()
+	h := begin(t, prepare, args...)
+	h.addr = h.live(1).Endpoints[0].Addr
+	return h
+}
+
+// begin is hold for a daemon that may never be live.
+func begin(t *testing.T, prepare func(*exec.Cmd), args ...string) *held {
+	t.Helper()
 	h := &held{t: t, dir: shortDir(t), ended: make(chan struct{})}
 	socket := filepath.Join(h.dir, "web.sock")
 	all := append([]string{"run", "-n", "web", "-l", "http=127.0.0.1:0", "--control", socket}, args...)
-	if !strings.Contains(strings.Join(args, " "), "-- ") {
+	if !slices.Contains(args, "--") {
 		all = append(all, "--", "daemon")
 	}
 	h.cmd = exec.Command("gapless", all...)
@@ -61,7 +70,6 @@ func hold(t *testing.T, prepare func(*exec.Cmd), args ...string) *held {
 	t.Cleanup(h.end)
 	h.client = control.NewClient("web", h.inside(socket))
 	go func() { defer close(h.ended); h.cmd.Wait() }()
-	h.addr = h.live(1).Endpoints[0].Addr
 	return h
 }
 
