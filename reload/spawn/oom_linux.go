@@ -72,11 +72,19 @@ func (r *oomRaise) lower(s stat) (bool, error) {
 		return false, nil
 	}
 	err := writeFile(oomFile(s.pid), strconv.Itoa(r.before))
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) || err != nil && !hasMemory(s.pid) {
 		return false, nil
 	}
 	if err != nil {
 		return false, fmt.Errorf("can't put oom_score_adj of process %d (%s) back: %w", s.pid, s.name, err)
 	}
 	return true, nil
+}
+
+// hasMemory is false for one that has ended, or is about to: its files in /proc are root's
+// from the moment on in which it has given its memory back (task_dump_owner in the
+// kernel's fs/proc/base.c).
+func hasMemory(pid int) bool {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/statm")
+	return err == nil && !strings.HasPrefix(string(b), "0 ")
 }
