@@ -3,6 +3,7 @@ package ready
 import (
 	"context"
 	"errors"
+	"net"
 	"net/netip"
 	"strings"
 	"sync"
@@ -49,9 +50,27 @@ func acceptOne(t *testing.T, l *handoff.Listener) {
 	t.Error("nothing to accept came")
 }
 
-// A connection that waits in the queue is not one that was accepted.
+// A connection that waits in the queue is not one that was accepted, at a listener of one
+// device neither.
 func TestAcceptedOnlyOnceItWas(t *testing.T) {
-	ep := endpoint(t)
+	t.Run("any device", func(t *testing.T) { acceptedOnlyOnceItWas(t, endpoint(t)) })
+	t.Run("one device", func(t *testing.T) {
+		lo, err := net.InterfaceByName("lo")
+		if err != nil {
+			t.Fatal(err)
+		}
+		any := endpoint(t)
+		listener(t, any) // takes a port
+		if err := any.CloseAll(); err != nil {
+			t.Fatal(err)
+		}
+		ep := handoff.OpenAt(any.Spec(), handoff.Key{Addr: any.Addr(), Device: lo.Index}, handoff.OpenOptions{})
+		t.Cleanup(func() { ep.CloseAll() })
+		acceptedOnlyOnceItWas(t, ep)
+	})
+}
+
+func acceptedOnlyOnceItWas(t *testing.T, ep *handoff.Endpoint) {
 	l := listener(t, ep)
 	addrs := []netip.AddrPort{ep.Addr()}
 	err := Accepted(short(t), addrs)
