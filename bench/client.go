@@ -32,11 +32,13 @@ type client struct {
 // parser calls a header that a reset or the deadline cut "malformed".
 type wire struct {
 	net.Conn
-	err error
+	err  error
+	read bool // something
 }
 
 func (w *wire) Read(p []byte) (int, error) {
 	n, err := w.Conn.Read(p)
+	w.read = w.read || n > 0
 	if err != nil {
 		w.err = err
 	}
@@ -71,8 +73,11 @@ func (c *client) exchange(ctx context.Context, o *outcome) *fault {
 }
 
 func (c *client) send(o *outcome) *fault {
-	if c.load.Kind == Echo {
+	switch {
+	case c.load.Kind == Echo:
 		return c.echo()
+	case c.load.Speak != nil:
+		return c.speak(o)
 	}
 	return c.http(o)
 }

@@ -36,9 +36,7 @@ func requestBytes(l *Load) []byte {
 
 // http sends the request and judges the answer.
 func (c *client) http(o *outcome) *fault {
-	if c.load.Pause > 0 {
-		time.Sleep(c.load.Pause) // bounded, and a request in flight is finished
-	}
+	c.pause()
 	if _, err := c.conn.Write(c.request); err != nil {
 		return failed(waiting, err)
 	}
@@ -52,6 +50,12 @@ func (c *client) http(o *outcome) *fault {
 		c.close()
 	}
 	return c.judge(a)
+}
+
+func (c *client) pause() {
+	if c.load.Pause > 0 {
+		time.Sleep(c.load.Pause) // bounded, and a request in flight is finished
+	}
 }
 
 func (c *client) judge(a *answer) *fault {

@@ -118,6 +118,12 @@ type Load struct {
 	// [Wrong]. By default every status but 200 is. It is called by many
 	// goroutines at once; body is at most the first MiB.
 	Check func(status int, header http.Header, body []byte) error
+	// Speak does one exchange in another protocol than HTTP on a new connection,
+	// whose deadline is set and which it leaves open, and says which generation
+	// answered ("" if unknown). An error that is not the connection's own counts
+	// as [Wrong]. It is called by many goroutines at once. Not for KeepAlive and
+	// Echo.
+	Speak func(conn net.Conn) (generation string, err error)
 	// Progress is called about every ProgressEvery (1 s) during the run, from
 	// one goroutine; it must return soon.
 	Progress      func(Snapshot)
@@ -182,6 +188,8 @@ func (l *Load) check() error {
 		return fmt.Errorf("can't run load %q: a number is negative", l.Name)
 	case l.Dial != nil && len(l.LocalAddrs) > 0:
 		return fmt.Errorf("can't run load %q: local addresses and a dial function", l.Name)
+	case l.Speak != nil && (l.Kind == KeepAlive || l.Kind == Echo):
+		return fmt.Errorf("can't run load %q: %s with words of its own", l.Name, l.Kind)
 	case strings.ContainsAny(l.Path, " \r\n"):
 		return fmt.Errorf("can't run load %q: bad path %q", l.Name, l.Path)
 	}
