@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -29,6 +30,7 @@ import (
 //	on:ADDR[,option…]      a socket that is bound, listens and is served
 //	golisten:ADDR          the same by package net
 //	unshare:net   fds:FILE  notes what is open
+//	early:        turns clients away from here on, until  ready:  which also says READY=1
 //	wait:FILE   sleep:D   note:FILE   exit:CODE   steps:FILE
 //	child:STEP|STEP…       a process with all its sockets
 //	keep:STEP|STEP…        the same, started anew when it has ended
@@ -39,6 +41,7 @@ import (
 type binder struct {
 	sockets map[string]int
 	epolls  map[string]int
+	early   atomic.Bool
 }
 
 func binderMain(steps []string) int {
@@ -95,6 +98,11 @@ func (b *binder) take(verb, value string, args []string) error {
 	case "sleep":
 		d, _ := time.ParseDuration(value)
 		time.Sleep(d) // what a slow start is
+	case "early":
+		b.early.Store(true)
+	case "ready":
+		b.early.Store(false)
+		(&testDaemon{notify: true}).ready()
 	case "unshare":
 		return unshareNet()
 	case "fds":
@@ -221,7 +229,7 @@ func (b *binder) serve(fd, epoll int) {
 		conn, _, err := unix.Accept4(fd, unix.SOCK_CLOEXEC)
 		switch {
 		case err == nil:
-			go answerOne(conn)
+			go b.answerOne(conn)
 		case !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR):
 			fmt.Fprintln(os.Stderr, "accept:", err)
 			return
@@ -245,13 +253,21 @@ func (o *oneConn) Accept() (net.Conn, error) {
 func (o *oneConn) Close() error   { return nil }
 func (o *oneConn) Addr() net.Addr { return o.LocalAddr() }
 
-func answerOne(fd int) {
+func (b *binder) answerOne(fd int) {
 	f := os.NewFile(uintptr(fd), "connection")
 	c, err := net.FileConn(f)
 	f.Close()
 	if err == nil {
-		http.Serve(&oneConn{Conn: c}, http.HandlerFunc(reply))
+		http.Serve(&oneConn{Conn: c}, http.HandlerFunc(b.reply))
 	}
+}
+
+func (b *binder) reply(w http.ResponseWriter, r *http.Request) {
+	if b.early.Load() {
+		fmt.Fprintln(w, "early", os.Getpid())
+		return
+	}
+	reply(w, r)
 }
 
 // fork a process that has all of this one's sockets.

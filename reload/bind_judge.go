@@ -30,7 +30,7 @@ func (s *Service) judge(g *generation, c *bind.Call, sock *bind.Socket, epoll bo
 	switch {
 	case s.conflicts(g, p) && l == nil:
 		return s.refuseBind(g, p), nil
-	case s.conflicts(g, p), l != nil && !epoll && l.Endpoint().Key().Same(p.key) && s.waitsIn(g, p.i, l):
+	case s.conflicts(g, p), l != nil && !epoll && l.Endpoint().Key().Same(p.key) && s.waitsIn(g, p.i, l) && !s.holdsBack(l):
 		return s.replaceSocket(g, c, sock, p, l), nil
 	}
 	return 0, &p

@@ -44,7 +44,7 @@ func (s *Service) plan(i int, now handoff.Plan, live *generation) handoff.Plan {
 // first tells whether clients may wait in the candidate's own sockets already, as nobody
 // is live and they wait nowhere else.
 func (s *Service) first(g *generation, i int) bool {
-	return g != nil && s.st.Live() == nil && !s.paused() && s.eps[i].reserve == nil && slices.ContainsFunc(g.listeners.at(i), (*handoff.Listener).Own)
+	return g != nil && s.st.Live() == nil && !s.paused() && s.eps[i].reserve == nil && !s.heldBack(i) && slices.ContainsFunc(g.listeners.at(i), (*handoff.Listener).Own)
 }
 
 // candidate is the generation that is to become live; nil if there is none.

@@ -137,6 +137,7 @@ func (s *Service) returnListeners(g *generation) {
 	g.unbind()
 	for i := range s.eps {
 		s.closeFormer(i)
+		s.reclaim(i)
 	}
 }
 
