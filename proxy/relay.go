@@ -8,8 +8,8 @@ import (
 	"sync/atomic"
 )
 
-// Dial connects to whoever serves.
-type Dial func(ctx context.Context) (net.Conn, error)
+// Dial connects to whoever serves the client, which it leaves alone.
+type Dial func(ctx context.Context, client net.Conn) (net.Conn, error)
 
 // Relay serves each client through a connection of its own that dial makes, and
 // returns how many got one when all are done. When ctx ends the rest is cut off
@@ -29,7 +29,7 @@ func Relay(ctx context.Context, clients []net.Conn, dial Dial) (served int) {
 }
 
 func relayOne(ctx context.Context, client net.Conn, dial Dial) bool {
-	server, err := dial(ctx)
+	server, err := dial(ctx, client)
 	if err != nil {
 		reset(client)
 		return false

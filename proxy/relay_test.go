@@ -55,7 +55,7 @@ func relayPair(ctx context.Context, t *testing.T) relayed {
 	dialled, server := connPair(t)
 	served := make(chan int, 1)
 	go func() {
-		served <- Relay(ctx, []net.Conn{waiting}, func(context.Context) (net.Conn, error) { return dialled, nil })
+		served <- Relay(ctx, []net.Conn{waiting}, func(context.Context, net.Conn) (net.Conn, error) { return dialled, nil })
 	}()
 	return relayed{client, server, served}
 }
@@ -146,7 +146,7 @@ func TestRelayEndsWithContext(t *testing.T) {
 
 func TestRelayNobodyServes(t *testing.T) {
 	client, waiting := connPair(t)
-	refused := func(context.Context) (net.Conn, error) { return nil, syscall.ECONNREFUSED }
+	refused := func(context.Context, net.Conn) (net.Conn, error) { return nil, syscall.ECONNREFUSED }
 	if n := Relay(t.Context(), []net.Conn{waiting}, refused); n != 0 {
 		t.Errorf("%d served", n)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"syscall"
@@ -80,14 +81,28 @@ func relayWorker(args []string) int {
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "gapless: relay:", err)
 	}
-	served := proxy.Relay(ctx, clients, func(ctx context.Context) (net.Conn, error) {
-		d := net.Dialer{Timeout: relayDial}
-		return d.DialContext(ctx, "tcp", args[0])
+	served := proxy.Relay(ctx, clients, func(ctx context.Context, client net.Conn) (net.Conn, error) {
+		return dialFor(ctx, client.LocalAddr(), args[0])
 	})
 	if err != nil || served < len(clients) {
 		return codeFailed
 	}
 	return codeDone
+}
+
+// dialFor connects to the public address; where that is a wildcard, which means the
+// loopback to connect(2), to the one that the client has reached, if it is served: else a
+// daemon would take somebody from far for one of this machine's, and might trust them.
+func dialFor(ctx context.Context, reached net.Addr, to string) (net.Conn, error) {
+	d := net.Dialer{Timeout: relayDial}
+	at, err := netip.ParseAddrPort(to)
+	if tcp, ok := reached.(*net.TCPAddr); ok && err == nil && at.Addr().IsUnspecified() {
+		host := tcp.AddrPort().Addr().Unmap()
+		if c, err := d.DialContext(ctx, "tcp", netip.AddrPortFrom(host, at.Port()).String()); err == nil {
+			return c, nil
+		}
+	}
+	return d.DialContext(ctx, "tcp", to)
 }
 
 // receiveClients reads until the holder has sent all.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"testing"
@@ -55,6 +56,44 @@ func TestRelay(t *testing.T) {
 	if after := len(leaktest.OpenFiles("self")); after > before-n+1 { // a pidfd of the worker's
 		t.Errorf("%d descriptors before, %d after", before, after)
 	}
+}
+
+// A client that reached one address of several is served there, so that it does not seem
+// to be on the loopback if it is not; where nobody serves that, at the public one.
+func TestRelayGoesWhereTheClientWent(t *testing.T) {
+	server := listenAt(t, "127.0.0.2:0")
+	port := server.Addr().(*net.TCPAddr).Port
+	loopback := listenAt(t, fmt.Sprintf("127.0.0.1:%d", port))
+	for _, c := range []struct {
+		reached, to string
+		want        net.Listener
+	}{
+		{"127.0.0.2", "0.0.0.0", server},
+		{"127.0.0.2", "::", server},
+		{"127.0.0.4", "0.0.0.0", loopback},
+		{"127.0.0.2", "127.0.0.1", loopback},
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		conn, err := dialFor(ctx, &net.TCPAddr{IP: net.ParseIP(c.reached), Port: 1}, net.JoinHostPort(c.to, fmt.Sprint(port)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if got := conn.RemoteAddr().String(); got != c.want.Addr().String() {
+			t.Errorf("one that reached %s of %s is served at %s, want %s", c.reached, c.to, got, c.want.Addr())
+		}
+	}
+}
+
+func listenAt(t *testing.T, addr string) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l
 }
 
 func listen(t *testing.T) *net.TCPListener {
