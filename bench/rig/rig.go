@@ -173,11 +173,13 @@ type Status struct {
 
 // Generation is a row of it.
 type Generation struct {
-	Number int       `json:"generation"`
-	State  string    `json:"state"`
-	PID    int       `json:"pid"`
-	Exit   string    `json:"exit"`
-	Ended  time.Time `json:"ended"`
+	Number int    `json:"generation"`
+	State  string `json:"state"`
+	PID    int    `json:"pid"`
+	Exit   string `json:"exit"`
+	// Delivery is how it got its listeners: bind, listen-fds.
+	Delivery string    `json:"delivery"`
+	Ended    time.Time `json:"ended"`
 }
 
 // Live is the generation that new connections go to.
