@@ -66,6 +66,8 @@ func (s *Service) takeBind(g *generation, c *bind.Call, sock *bind.Socket) error
 	switch {
 	case asked != nil || keep == nil && answer == errNotOurs:
 		return c.Continue()
+	case keep == nil && answer == errClash:
+		return s.bindAgain(g, c, sock)
 	case keep == nil:
 		return c.Answer(answer)
 	}

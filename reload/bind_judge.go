@@ -11,18 +11,23 @@ import (
 	"github.com/gapless-dev/gapless/reload/state"
 )
 
-// errNotOurs is no answer for a daemon.
-const errNotOurs = unix.ENOTSUP
+// No answers for a daemon: what it binds is none of ours, or clashes with another of its own.
+const (
+	errNotOurs = unix.ENOTSUP
+	errClash   = unix.EBUSY
+)
 
 // judge decides what becomes of a bind: an answer, or that the daemon keeps its socket,
 // and where that belongs.
 func (s *Service) judge(g *generation, c *bind.Call, sock *bind.Socket, epoll bool) (unix.Errno, *place) {
-	p, ok := s.placeOf(g, handoff.Key{Addr: c.Addr, V6Only: sock.V6Only, Device: sock.Device}, sock.Family)
+	p, ok := s.placeOf(g, keyOf(c, sock), sock.Family)
 	switch {
 	case !ok:
 		return errNotOurs, nil
-	case s.record(g) == nil || s.record(g).Phase == state.Failed || s.clashes(g, p, sock):
+	case s.record(g) == nil || s.record(g).Phase == state.Failed:
 		return unix.EADDRINUSE, nil
+	case s.clashes(g, p, sock):
+		return errClash, nil
 	case p.i < 0:
 		return 0, &p
 	}
@@ -34,6 +39,10 @@ func (s *Service) judge(g *generation, c *bind.Call, sock *bind.Socket, epoll bo
 		return s.replaceSocket(g, c, sock, p, l), nil
 	}
 	return 0, &p
+}
+
+func keyOf(c *bind.Call, sock *bind.Socket) handoff.Key {
+	return handoff.Key{Addr: c.Addr, V6Only: sock.V6Only, Device: sock.Device}
 }
 
 // clashes: it has the address already, and did not want to share it, though the kernel

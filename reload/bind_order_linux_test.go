@@ -46,6 +46,48 @@ func TestOrdersOfBinding(t *testing.T) {
 	}
 }
 
+// One that binds again finds its address free, though clients wait and it was given our
+// own listener for that; one that has it still does not.
+func TestBindsAgainWhereClientsWait(t *testing.T) {
+	for _, c := range []struct{ name, steps, want string }{
+		{"bind, close, bind", "socket:s,4,reuseaddr bind:s,A close:s socket:s,4,reuseaddr bind:s,A listen:s serve:s", "1"},
+		{"bind, listen, close, bind", "socket:s,4,reuseaddr bind:s,A listen:s close:s socket:s,4,reuseaddr bind:s,A listen:s serve:s", "1"},
+		{"a child's closed one", "child:socket:s,4,reuseaddr|bind:s,A|close:s|note:N socket:s,4,reuseaddr wait:N bind:s,A listen:s serve:s", "1"},
+		{"not offered to it", "socket:s,4,reuseaddr bind:s,A close:s socket:s,4,reuseaddr bind:s,A listen:s serve:s", "1"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			addr, dir := at(v4, freePort(t)), t.TempDir()
+			steps := "wait:" + dir + "/go " + strings.NewReplacer("A", addr, "N", dir+"/note").Replace(c.steps)
+			cfg := binds(t, addr, strings.Fields(steps)...)
+			if strings.HasPrefix(c.name, "not") {
+				cfg.Delivery = DeliveryBind
+			}
+			f := start(t, cfg)
+			answer := waitingClient(t, addr)
+			write(t, dir+"/go", "")
+			if got := answer(); got != c.want {
+				t.Errorf("answered by %q, want %s", got, c.want)
+			}
+			servedBy(t, c.want, addr)
+			f.until("one to be live", func(s Status) bool { return s.Live() != nil })
+		})
+	}
+}
+
+// Where it has not closed the first, the second is refused as ever.
+func TestBindsTwiceWhereClientsWait(t *testing.T) {
+	t.Parallel()
+	addr, dir := at(v4, freePort(t)), t.TempDir()
+	f := start(t, binds(t, addr, "wait:"+dir+"/go", "socket:s,4,reuseaddr", "bind:s,"+addr, "socket:t,4,reuseaddr", "bind:t,"+addr))
+	waitingClient(t, addr)
+	write(t, dir+"/go", "")
+	<-f.done
+	if !strings.Contains(f.out.String(), "bind:t,"+addr+": address already in use") {
+		t.Error("it was not refused")
+	}
+}
+
 // An address that is bound long after a generation went live is an endpoint from then on.
 func TestBindsWhenItHasBeenLiveForLong(t *testing.T) {
 	t.Parallel()

@@ -41,6 +41,9 @@ func (s *Service) judgeUnseen(g *generation, c *bind.Call, why error) unix.Errno
 		return errNotOurs
 	}
 	l := s.offeredTo(g, p)
+	if l == nil { // it may have closed it, which can't be seen either
+		l = g.givenTo(p)
+	}
 	if l == nil {
 		s.cantSee(g, why)
 		return unix.EADDRINUSE

@@ -33,7 +33,7 @@ func missingIn(members []int, inodes []uint64) ([]int, error) {
 	open := map[uint64]bool{}
 	for _, pid := range members {
 		sockets, err := conns.Sockets(pid)
-		if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ESRCH) {
+		if err != nil && !hasGone(err) {
 			return nil, err
 		}
 		for inode := range sockets {
@@ -47,6 +47,23 @@ func missingIn(members []int, inodes []uint64) ([]int, error) {
 		}
 	}
 	return missing, nil
+}
+
+// heldOnce: no process has more than one descriptor of the socket. Where they can't be read
+// it is false.
+func heldOnce(proc process, inode uint64) bool {
+	members, err := proc.Members()
+	if err != nil {
+		return false
+	}
+	return !slices.ContainsFunc(members, func(pid int) bool {
+		n, err := conns.Descriptors(pid, inode)
+		return n > 1 || err != nil && !hasGone(err)
+	})
+}
+
+func hasGone(err error) bool {
+	return errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH)
 }
 
 // startTime is field 22 of /proc/PID/stat, in clock ticks since boot; 0 if it can't

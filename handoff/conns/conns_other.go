@@ -33,6 +33,9 @@ func (d *Diag) Count(context.Context, Question) (Count, error) { return Count{},
 // Sockets returns an error wrapping [errors.ErrUnsupported].
 func Sockets(int) (map[uint64]bool, error) { return nil, errUnsupported }
 
+// Descriptors returns an error wrapping [errors.ErrUnsupported].
+func Descriptors(int, uint64) (int, error) { return 0, errUnsupported }
+
 // Group returns an error wrapping [errors.ErrUnsupported].
 func Group(int) ([]int, error) { return nil, errUnsupported }
 

@@ -28,6 +28,20 @@ func Sockets(pid int) (map[uint64]bool, error) {
 	return inodes, nil
 }
 
+// Descriptors returns how many of process pid's are the socket with that inode. Its errors are those of [Sockets].
+func Descriptors(pid int, inode uint64) (n int, err error) {
+	err = eachSocket(pid, func(other uint64) bool {
+		if other == inode {
+			n++
+		}
+		return true
+	})
+	if err != nil {
+		return 0, socketsError(pid, err)
+	}
+	return n, nil
+}
+
 func addSockets(inodes map[uint64]bool, pid int) error {
 	err := eachSocket(pid, func(inode uint64) bool { inodes[inode] = true; return true })
 	if err != nil {
