@@ -135,6 +135,7 @@ func (s *Service) hasListened(g *generation, l *handoff.Listener) {
 		return
 	}
 	g.listened[l] = true
+	g.served = g.served || !l.Own()
 	if g.leaderless {
 		s.seekSuccessor(g)
 	}

@@ -25,7 +25,26 @@ type ages struct {
 
 // lookAt g, which has a process.
 func (s *Service) lookAt(g *generation) look {
-	return look{proc: g.proc, ages: &g.ages, question: conns.Question{Ports: s.ports(), Cgroup: g.cgroup, IdleAfter: s.cfg.DrainIdle}}
+	q := conns.Question{Ports: s.ports(), IdleAfter: s.cfg.DrainIdle}
+	if q.Listeners = g.ownInodes(); q.Listeners != nil {
+		q.Cgroup = g.proc.Cgroup()
+	}
+	return look{proc: g.proc, ages: &g.ages, question: q}
+}
+
+// ownInodes are those of its listeners, if it has made all of them: what comes by these is
+// of its cgroup. Else it is nil.
+func (g *generation) ownInodes() (all []uint64) {
+	if g.served {
+		return nil
+	}
+	for _, l := range g.listeners.all() {
+		if !l.Own() {
+			return nil
+		}
+		all = append(all, l.Inode())
+	}
+	return all
 }
 
 // count costs milliseconds of processor time, and tens of them where there are thousands

@@ -39,7 +39,7 @@ type generation struct {
 	reporting  bool               // why it failed is being collected
 	unsettled  bool               // its connections are being followed
 	own        bool               // its listeners are of its own making: it took none of those that it was offered
-	cgroup     uint64             // that its connections are of, if its listeners were made in it; 0 if not
+	served     bool               // clients by a listener of ours that it has bound
 	ages       ages
 	remnant    *remnant // what it finishes before it is told to stop
 	awaited    bool     // clients may wait in its listeners, though it has not been ready

@@ -103,6 +103,8 @@ func (d *daemon) HasExited() bool {
 	}
 }
 
+func (d *daemon) Cgroup() uint64 { return 0 }
+
 func (d *daemon) Members() ([]int, error) {
 	d.w.mu.Lock()
 	defer d.w.mu.Unlock()

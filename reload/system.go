@@ -39,6 +39,8 @@ type system struct {
 type process interface {
 	PID() int
 	Members() ([]int, error)
+	// Cgroup is the number of its own one, 0 if it has none.
+	Cgroup() uint64
 	Program() *spawn.Program
 	Exited() <-chan struct{}
 	HasExited() bool

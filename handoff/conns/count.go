@@ -13,6 +13,10 @@ type Question struct {
 	// [Count.Waiting] is the cgroup's own. It is right for a listener that was made (socket(2)) in that cgroup, and counts
 	// nothing at one that was handed to who is in it.
 	Cgroup uint64
+	// Listeners, if not nil, are the inodes of all listeners that the connections may have come by. Cgroup is asked for only
+	// if each of them is of it, and the processes otherwise, as one may have been handed in, or the cgroup been left before
+	// socket(2).
+	Listeners []uint64
 	// IdleAfter is for how long no data must have gone either way over an idle connection. With 0 it is not asked which are
 	// idle, and the kernel has half of the work.
 	IdleAfter time.Duration

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"slices"
 	"time"
 	"unsafe"
 
@@ -14,6 +15,9 @@ import (
 // processes until each connection is somebody's. For 20,000 connections that is some 30 ms of CPU by cgroup, 10 more with
 // IdleAfter, and 130 ms by process; ask once a second at most. A process whose files may not be read is an error wrapping [fs.ErrPermission].
 func (d *Diag) Count(ctx context.Context, q Question) (Count, error) {
+	if q.Cgroup != 0 && q.Listeners != nil && !d.allOfCgroup(ctx, q) {
+		q.Cgroup = 0
+	}
 	// The dump comes first: a connection that is accepted in between is then counted as waiting. The other way round it would
 	// have an inode that no process had yet, and be missed.
 	open, err := d.marks(ctx, q)
@@ -29,6 +33,20 @@ func (d *Diag) Count(ctx context.Context, q Question) (Count, error) {
 	}
 	n.tell(accepted, q)
 	return n, nil
+}
+
+// allOfCgroup tells whether the cgroup has all the listeners. It has none where the kernel can't tell.
+func (d *Diag) allOfCgroup(ctx context.Context, q Question) bool {
+	its, err := d.Dump(ctx, Query{Families: q.Families, States: Set(Listen), Ports: q.Ports, Cgroup: q.Cgroup})
+	if err != nil {
+		return false
+	}
+	for _, inode := range q.Listeners {
+		if !slices.ContainsFunc(its, func(c Conn) bool { return c.Inode == inode }) {
+			return false
+		}
+	}
+	return true
 }
 
 // mark is what counting needs of a connection.

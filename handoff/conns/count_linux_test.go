@@ -194,6 +194,13 @@ func TestCountByCgroup(t *testing.T) {
 	if got := countOf(t, d, Question{Ports: []uint16{1}, Cgroup: id}); got.Open != 0 {
 		t.Errorf("another port: %+v", got)
 	}
+	if got := countOf(t, d, Question{Ports: ports, Cgroup: id, Listeners: a.listeners(t), PIDs: []int{b.pid}}); got.Open != one {
+		t.Errorf("with its own listeners: %+v, the process has %d of %d", got, one, n)
+	}
+	both := append(a.listeners(t), b.listeners(t)...)
+	if got := countOf(t, d, Question{Ports: ports, Cgroup: id, Listeners: both, PIDs: []int{a.pid, b.pid}}); got.Open != n {
+		t.Errorf("with a listener of another cgroup: %+v, want %d by the processes", got, n)
+	}
 	// One that is stopped accepts no more: who waits is of its cgroup.
 	unix.Kill(a.pid, unix.SIGSTOP)
 	defer unix.Kill(a.pid, unix.SIGCONT)

@@ -214,3 +214,22 @@ func unifiedRoot(t testing.TB) string {
 	t.Skip("needs cgroup v2, which is not mounted here")
 	return ""
 }
+
+// listeners are the inodes of those that it has open.
+func (s silent) listeners(t testing.TB) (all []uint64) {
+	t.Helper()
+	open, err := Sockets(s.pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, err := openDiag(t).Dump(t.Context(), Query{States: Set(Listen), Ports: []uint16{s.port()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range found {
+		if open[c.Inode] {
+			all = append(all, c.Inode)
+		}
+	}
+	return all
+}

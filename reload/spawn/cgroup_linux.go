@@ -109,6 +109,16 @@ func (c *cgroup) dirs() []string {
 	return all
 }
 
+// number is the inode of its directory, by which the kernel names it to those who ask for
+// sockets; 0 for none.
+func (c *cgroup) number() uint64 {
+	var st unix.Stat_t
+	if c == nil || unix.Stat(c.dir, &st) != nil {
+		return 0
+	}
+	return st.Ino
+}
+
 // pids are those of the processes in it. In a threaded cgroup there are none to be read
 // (EOPNOTSUPP), but they are in the one above it as well.
 func (c *cgroup) pids() []int {

@@ -30,6 +30,10 @@ func (p *Process) Members() ([]int, error) {
 	return pids, err
 }
 
+// Cgroup is the number of the cgroup that it was started in, the inode of its directory in
+// the unified hierarchy; 0 if it was given none.
+func (p *Process) Cgroup() uint64 { return p.family.cgroup.number() }
+
 // find is for others than the watcher: once the main process is reaped, its number may
 // be somebody else's.
 func (p *Process) find() ([]stat, error) {

@@ -66,6 +66,9 @@ func ended(err error) error {
 	return nil
 }
 
+// Cgroup is 0: there are none here.
+func (p *Process) Cgroup() uint64 { return 0 }
+
 // Members are the processes of the group that run; only the main one is known here.
 func (p *Process) Members() ([]int, error) { return []int{p.pid}, nil }
 
