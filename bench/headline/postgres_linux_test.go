@@ -14,15 +14,13 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-
-	"github.com/gapless-dev/gapless/bench/rig"
 )
 
 // PostgreSQL as initdb leaves it. Its fast shutdown is by SIGINT: by SIGTERM it would
 // wait for each client that keeps its connection. It listens before it has read its
 // log, and has only a message for who comes then; READY=1 says that this is over (Debian
 // builds it --with-systemd).
-func TestPostgreSQLLosesNothing(t *testing.T) { postgresOf(t).losesNothing(t, rig.Options{}) }
+func TestPostgreSQLLosesNothing(t *testing.T) { postgresOf(t).losesNothing(t) }
 
 // postgresOf a new cluster.
 func postgresOf(t *testing.T) database {

@@ -8,8 +8,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-
-	"github.com/gapless-dev/gapless/bench/rig"
 )
 
 // Redis as Debian's unit runs it, with its append-only file, which a stop by SIGTERM
@@ -21,7 +19,7 @@ func TestRedisLosesNothing(t *testing.T) {
 	conf := write(t, dir, "redis.conf", fmt.Sprintf("bind 127.0.0.1\nport %d\ndir %s\nappendonly yes\n", port, dir))
 	d := database{write: redisWrite, read: redisRead}
 	d.subject = subject{name: "redis", address: fmt.Sprintf("127.0.0.1:%d", port)}.with("--strategy", "replace", "--", program, conf, "--supervised", "systemd", "--daemonize", "no")
-	d.losesNothing(t, rig.Options{})
+	d.losesNothing(t)
 }
 
 // redisWrite appends to a list; the generation's word is its run_id.
