@@ -47,6 +47,10 @@
 // spec, addresses are found: such an endpoint lives as long as a generation that serves
 // has something there.
 //
+// A daemon that listens before it can serve is told from others by how it shows that it is
+// ready (bind_early.go): clients stay where they wait until then, and are relayed. One that
+// closes what it has bound and binds it again gets it again (bind_again.go).
+//
 // Our duplicate keeps a socket listening that the daemon has closed or died with. So what
 // no process of it has open any more is looked for when another bind comes and when a
 // worker ends, and leaves the group, with its clients relayed. The last one at an address
