@@ -52,7 +52,7 @@ func binds(addr, file string, rounds int) error {
 }
 
 func (t *bindTimes) listen(at netip.AddrPort) (int, error) {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
 	if err != nil {
 		return -1, err
 	}
@@ -68,7 +68,7 @@ func (t *bindTimes) listen(at netip.AddrPort) (int, error) {
 }
 
 func (t *bindTimes) any() error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
 	if err != nil {
 		return err
 	}
