@@ -69,6 +69,16 @@ func (d details) alone() bool {
 	return len(d.Generations) > 0
 }
 
+// settled: nothing is on its way any more to whoever is not live.
+func (d details) settled() bool {
+	for _, g := range d.Generations {
+		if g.State != "live" && g.Settled.IsZero() {
+			return false
+		}
+	}
+	return true
+}
+
 // queue of a generation's listeners: who waits in it, and how many can.
 func (d details) queue(generation int) (waiting, limit int) {
 	for _, m := range d.Measured {

@@ -28,13 +28,10 @@ func TestADaemonThatHoldsOneClientServesItsQueue(t *testing.T) {
 	s := bound(t, []string{"--drain-timeout", "1h"}, awkwardDaemon(t), "-one-by-one")
 	h := s.hold(t, binaries(t), rig.Options{})
 	results := during(t, ctx, addressed(t, ctx, h, patient()), func() {
-		for n := 1; n <= awkwardReloads; n++ {
-			one := holds(t, ctx, h, s.address, n)
-			if err := h.Reload(ctx); err != nil {
-				t.Fatal(err)
-			}
-			served(t, s.address, n+1)
-			one.asks(t, n) // it is connected to the old one, and served as before
+		held, _ := holdsEach(t, ctx, h, s.address)
+		untilDetails(t, ctx, h, "all to have settled", details.settled)
+		for _, one := range held {
+			one.asks(t, one.by) // it is connected to the old one, and served as before
 			one.Close()
 		}
 	})
@@ -54,16 +51,7 @@ func TestADaemonThatHoldsOneClientForTooLong(t *testing.T) {
 	var held []*heldClient
 	waiting := 0
 	results := during(t, ctx, addressed(t, ctx, h, patient()), func() {
-		for n := 1; n <= awkwardReloads; n++ {
-			one := holds(t, ctx, h, s.address, n)
-			if err := h.Reload(ctx); err != nil {
-				t.Fatal(err)
-			}
-			served(t, s.address, n+1)
-			queue, _ := detailsOf(t, ctx, h).queue(n)
-			waiting += queue
-			held = append(held, one)
-		}
+		held, waiting = holdsEach(t, ctx, h, s.address)
 		for _, one := range held {
 			one.untilCut(t, ctx)
 		}
@@ -101,6 +89,22 @@ type heldClient struct {
 	net.Conn
 	by  int
 	cut time.Time
+}
+
+// holdsEach has each generation hold a client when it is replaced, and tells how many wait
+// in the queues of the old ones then.
+func holdsEach(t *testing.T, ctx context.Context, h *rig.Holder, address string) (held []*heldClient, waiting int) {
+	t.Helper()
+	for n := 1; n <= awkwardReloads; n++ {
+		held = append(held, holds(t, ctx, h, address, n))
+		if err := h.Reload(ctx); err != nil {
+			t.Fatal(err)
+		}
+		served(t, address, n+1)
+		queue, _ := detailsOf(t, ctx, h).queue(n)
+		waiting += queue
+	}
+	return held, waiting
 }
 
 // queued is how many are to wait behind a client that is held.
