@@ -23,6 +23,7 @@ const heldDrain = 2 * time.Second
 // A daemon that accepts one client, and nobody else until that has gone, has the others
 // wait in its queue. They are served though it is replaced: by it, once its client goes.
 func TestADaemonThatHoldsOneClientServesItsQueue(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	s := bound(t, []string{"--drain-timeout", "1h"}, awkwardDaemon(t), "-one-by-one")
@@ -44,6 +45,7 @@ func TestADaemonThatHoldsOneClientServesItsQueue(t *testing.T) {
 // If the client stays for longer than it is waited for, it is cut then, and not before;
 // who waited behind it is handed to the live generation, and counted.
 func TestADaemonThatHoldsOneClientForTooLong(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	s := bound(t, []string{"--drain-timeout", heldDrain.String()}, awkwardDaemon(t), "-one-by-one")
