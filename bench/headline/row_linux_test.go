@@ -12,17 +12,28 @@ import (
 	"github.com/gapless-dev/gapless/bench"
 )
 
-const tableHead = "| server | `gapless run …` | its socket | reloads | requests | failed | p50 | p99 | max | generations told by | |\n" +
-	"|---|---|---|--:|--:|--:|--:|--:|--:|---|---|"
+const tableHead = "| server | `gapless run …` | its socket | requests | failed | p50 | p99 | max |\n|---|---|---|--:|--:|--:|--:|--:|"
 
 // row is for the README. Latencies are of all requests, from the time at which each
 // was due; who pauses before its request does so on top.
 func (r *trial) row(t *testing.T, how string, results []*bench.Result) string {
 	t.Helper()
 	all := bench.Merge(r.name, results...)
-	return fmt.Sprintf("| %s %s | `%s` | %s | %d | %d | %d | %s | %s | %s | %s | %s |",
-		r.name, r.printedVersion(t), r.started(), how, unmodifiedReloads, all.Sent, all.Failed(),
-		milliseconds(all.Latency.P50()), milliseconds(all.Latency.P99()), milliseconds(all.Latency.Max()), r.told, r.note)
+	return fmt.Sprintf("| %s | `%s` | %s | %d | %d | %s | %s | %s |", r.called(t), r.started(), how, all.Sent, all.Failed(),
+		milliseconds(all.Latency.P50()), milliseconds(all.Latency.P99()), milliseconds(all.Latency.Max()))
+}
+
+// called: its name, version, and what is to be known of it.
+func (r *trial) called(t *testing.T) string {
+	t.Helper()
+	name, rest, _ := strings.Cut(r.name, ",")
+	name += " " + r.printedVersion(t)
+	for _, more := range []string{strings.TrimSpace(rest), r.note} {
+		if more != "" {
+			name += ", " + more
+		}
+	}
+	return name
 }
 
 func milliseconds(d time.Duration) string {

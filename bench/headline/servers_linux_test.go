@@ -7,12 +7,7 @@ import (
 	"strings"
 )
 
-const (
-	listenFDs = "listen-fds"
-
-	byFile   = "its files: each release has its own"
-	byHeader = "a header from `GAPLESS_GENERATION`"
-)
+const listenFDs = "listen-fds"
 
 // debianServers are programs that are told by a file where to listen.
 func debianServers() []unmodified {
@@ -22,7 +17,7 @@ func debianServers() []unmodified {
 		plainNginx("nginx, 3 workers", 3, ""),
 		plainNginx("nginx, `reuseport`, 3 workers", 3, " reuseport"),
 		{
-			name: "lighttpd", version: []string{"lighttpd", "-v"}, listens: loopback, how: "keep", told: byFile,
+			name: "lighttpd", version: []string{"lighttpd", "-v"}, listens: loopback, how: "keep",
 			flags: []string{"--stop-signal", "INT"}, command: []string{"lighttpd", "-D", "-f", "lighttpd.conf"},
 			files: map[string]string{"lighttpd.conf": `
 server.document-root = var.CWD
@@ -32,7 +27,7 @@ index-file.names = ("index.html")
 `},
 		},
 		{
-			name: "HAProxy", version: []string{"haproxy", "-v"}, listens: loopback, how: "keep", told: byHeader,
+			name: "HAProxy", version: []string{"haproxy", "-v"}, listens: loopback, how: "keep",
 			flags: []string{"--stop-signal", "USR1"}, command: []string{"haproxy", "-db", "-f", "haproxy.cfg"},
 			files: map[string]string{"haproxy.cfg": `
 defaults
@@ -46,7 +41,7 @@ frontend web
 `},
 		},
 		{
-			name: "Caddy", version: []string{"caddy", "version"}, listens: "PORT", hosts: bothFamilies(), how: "keep", told: byHeader,
+			name: "Caddy", version: []string{"caddy", "version"}, listens: "PORT", hosts: bothFamilies(), how: "keep",
 			command: []string{"caddy", "run", "--config", "Caddyfile"},
 			files: map[string]string{"Caddyfile": `
 :PORT {
@@ -56,9 +51,9 @@ frontend web
 `},
 		},
 		{
-			name: "memcached", version: []string{"memcached", "-V"}, listens: loopback, how: "keep", told: "the pid in `stats`", speak: memcached,
+			name: "memcached", version: []string{"memcached", "-V"}, listens: loopback, how: "keep", speak: memcached,
 			command: []string{"memcached", "-l", "127.0.0.1", "-p", "PORT", "-u", "nobody"},
-			note:    "each generation begins empty; a set, a get and `stats` for each connection",
+			note:    "each generation begins empty",
 		},
 	}
 }
@@ -68,7 +63,7 @@ func bothFamilies() []string { return []string{"127.0.0.1", "::1"} }
 // plainNginx stays in the foreground, which its unit file of most systems asks for, too.
 func plainNginx(name string, workers int, option string) unmodified {
 	return unmodified{
-		name: name, version: []string{"nginx", "-v"}, listens: "127.0.0.1:PORT", how: "keep", told: byFile,
+		name: name, version: []string{"nginx", "-v"}, listens: "127.0.0.1:PORT", how: "keep",
 		flags: []string{"--stop-signal", "QUIT"}, command: []string{"nginx", "-p", ".", "-c", "nginx.conf", "-e", "stderr"},
 		files: map[string]string{"nginx.conf": fmt.Sprintf(`
 daemon off;
@@ -135,17 +130,17 @@ def app(environ, start_response):
     start_response("200 OK", [("Content-Length", "3"), ("X-Generation", os.environ["GAPLESS_GENERATION"])])
     return [b"ok\n"]
 `}
-	puma := unmodified{name: "puma", version: []string{"puma", "--version"}, listens: "127.0.0.1:PORT", how: listenFDs, told: byHeader,
+	puma := unmodified{name: "puma", version: []string{"puma", "--version"}, listens: "127.0.0.1:PORT", how: listenFDs,
 		command: []string{"puma", "-b", "tcp://127.0.0.1:PORT"}, files: rack}
-	gunicorn := unmodified{name: "gunicorn", version: []string{"gunicorn", "--version"}, listens: "127.0.0.1:PORT", how: listenFDs, told: byHeader, sequential: true,
+	gunicorn := unmodified{name: "gunicorn", version: []string{"gunicorn", "--version"}, listens: "127.0.0.1:PORT", how: listenFDs, sequential: true,
 		command: []string{"gunicorn", "-b", "127.0.0.1:PORT", "app:app"}, files: wsgi}
 	return []unmodified{
 		{
-			name: "Python http.server", version: []string{python, "-V"}, listens: "127.0.0.1:PORT", how: "keep", told: byFile,
+			name: "Python http.server", version: []string{python, "-V"}, listens: "127.0.0.1:PORT", how: "keep",
 			command: []string{python, "-m", "http.server", "-b", "127.0.0.1", "PORT"},
 		},
 		{
-			name: "Python http.server, without `-l`", version: []string{python, "-V"}, how: "keep", told: byFile,
+			name: "Python http.server, without `-l`", version: []string{python, "-V"}, how: "keep",
 			command: []string{python, "-m", "http.server", "PORT"},
 		},
 		node("Node http", `
@@ -167,7 +162,7 @@ if (cluster.isPrimary) {
 }
 `),
 		{
-			name: "Ruby WEBrick", version: []string{"ruby", "-rwebrick", "-e", "puts WEBrick::VERSION"}, listens: "127.0.0.1:PORT", how: "keep", told: byFile,
+			name: "Ruby WEBrick", version: []string{"ruby", "-rwebrick", "-e", "puts WEBrick::VERSION"}, listens: "127.0.0.1:PORT", how: "keep",
 			command: []string{"ruby", "-run", "-e", "httpd", "--", "--bind-address=127.0.0.1", "--port=PORT", "."},
 		},
 		puma, puma.byBind(),
@@ -185,7 +180,7 @@ func (u unmodified) byBind() unmodified {
 // node listens where it does by default: at all addresses of both families.
 func node(name, text string) unmodified {
 	return unmodified{
-		name: name, version: []string{"node", "-v"}, listens: "PORT", hosts: bothFamilies(), how: "keep", told: byHeader,
+		name: name, version: []string{"node", "-v"}, listens: "PORT", hosts: bothFamilies(), how: "keep",
 		command: []string{"node", "server.js"}, files: map[string]string{"server.js": text},
 	}
 }
@@ -194,12 +189,12 @@ func node(name, text string) unmodified {
 func compiledServers() []unmodified {
 	return []unmodified{
 		{
-			name: "Go net/http, static", version: []string{"go", "version"}, listens: "PORT", hosts: bothFamilies(), how: "keep", told: byHeader,
+			name: "Go net/http, static", version: []string{"go", "version"}, listens: "PORT", hosts: bothFamilies(), how: "keep",
 			command: []string{"../plain", ":PORT"}, build: []string{"env", "CGO_ENABLED=0", "go", "build", "-o", "OUT/plain", "testdata/plain/main.go"},
 			note: "no signal handling",
 		},
 		{
-			name: "Java com.sun.net.httpserver", version: []string{"java", "-version"}, listens: "PORT", hosts: bothFamilies(), how: "keep", told: byHeader,
+			name: "Java com.sun.net.httpserver", version: []string{"java", "-version"}, listens: "PORT", hosts: bothFamilies(), how: "keep",
 			command: []string{"java", "-cp", "..", "Server", "PORT"}, build: []string{"javac", "-d", "OUT", "testdata/Server.java"},
 			note: "no signal handling",
 		},

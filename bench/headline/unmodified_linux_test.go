@@ -37,9 +37,8 @@ type unmodified struct {
 	sequential bool
 	speak      func(net.Conn) (string, error) // instead of HTTP
 	// how it is to get its socket: keep, replace or listen-fds.
-	how string
-	// told is how its generations are told from each other; note is for readers.
-	told, note string
+	how  string
+	note string // for readers
 }
 
 // Servers that know nothing of gapless, with ordinary configurations: they are replaced
