@@ -53,11 +53,16 @@ func (s *Service) takeCall(g *generation, c *bind.Call) error {
 	return s.takeBind(g, c, sock)
 }
 
-// takeBind binds the daemon's socket in its stead, or puts a listener in its place.
+// takeBind binds the daemon's socket in its stead, or puts a listener in its place. To find
+// out what it has open takes the longer the more that is, and its thread waits: so that is
+// done only where the answer depends on it.
 func (s *Service) takeBind(g *generation, c *bind.Call, sock *bind.Socket) error {
+	ours, replaced := false, false
+	if err := s.ask(g.ctx, func() { ours, replaced = s.foresee(g, c, sock) }); err != nil || !ours {
+		return c.Continue()
+	}
 	gone := s.closedSockets(g)
-	epoll, err := bind.InEpoll(c.PID, sock.Inode, c.FD)
-	epoll = epoll || err != nil
+	epoll := !replaced || inEpoll(c, sock)
 	answer, keep := unix.Errno(0), (*place)(nil)
 	asked := s.ask(g.ctx, func() {
 		s.shed(g, gone)
@@ -72,6 +77,12 @@ func (s *Service) takeBind(g *generation, c *bind.Call, sock *bind.Socket) error
 		return c.Answer(answer)
 	}
 	return s.keepSocket(g, c, sock, *keep)
+}
+
+// inEpoll: that can't be had in its place, so what can't be seen is believed to be so.
+func inEpoll(c *bind.Call, sock *bind.Socket) bool {
+	registered, err := bind.InEpoll(c.PID, sock.Inode, c.FD)
+	return registered || err != nil
 }
 
 // keepSocket binds the daemon's own socket, or a plain one in the place of one that takes no

@@ -17,6 +17,19 @@ const (
 	errClash   = unix.EBUSY
 )
 
+// foresee tells what judge will say: whether the address is one of ours, and whether the
+// socket is going to be replaced unless it is in an epoll. Clients who come in between are
+// served as those of one that is.
+func (s *Service) foresee(g *generation, c *bind.Call, sock *bind.Socket) (ours, replaced bool) {
+	p, ok := s.placeOf(g, keyOf(c, sock), sock.Family)
+	return ok, ok && p.i >= 0 && s.waitFor(g, p, s.offeredTo(g, p))
+}
+
+// waitFor: clients wait for it in l, which may be nil, and may be let in at its bind.
+func (s *Service) waitFor(g *generation, p place, l *handoff.Listener) bool {
+	return l != nil && l.Endpoint().Key().Same(p.key) && s.waitsIn(g, p.i, l) && !s.holdsBack(l)
+}
+
 // judge decides what becomes of a bind: an answer, or that the daemon keeps its socket,
 // and where that belongs.
 func (s *Service) judge(g *generation, c *bind.Call, sock *bind.Socket, epoll bool) (unix.Errno, *place) {
@@ -35,7 +48,7 @@ func (s *Service) judge(g *generation, c *bind.Call, sock *bind.Socket, epoll bo
 	switch {
 	case s.conflicts(g, p) && l == nil:
 		return s.refuseBind(g, p), nil
-	case s.conflicts(g, p), l != nil && !epoll && l.Endpoint().Key().Same(p.key) && s.waitsIn(g, p.i, l) && !s.holdsBack(l):
+	case s.conflicts(g, p), !epoll && s.waitFor(g, p, l):
 		return s.replaceSocket(g, c, sock, p, l), nil
 	}
 	return 0, &p
