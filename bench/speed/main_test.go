@@ -30,8 +30,8 @@ func TestMain(m *testing.M) {
 			spawn.Shim(os.Args[2:])
 		case "daemon":
 			os.Exit(daemon(os.Args[2:]))
-		case "binds":
-			os.Exit(bindsMain(os.Args[2:]))
+		case "binder":
+			os.Exit(binder(os.Args[2:]))
 		}
 	}
 	flag.Parse()

@@ -23,18 +23,23 @@ type service struct {
 	live   int
 }
 
-func startService(b *testing.B, command []string, mode ready.Mode) *service {
+// startService on a free port, unless change says otherwise.
+func startService(b *testing.B, command []string, mode ready.Mode, change ...func(*reload.Config)) *service {
 	b.Helper()
 	spec, err := handoff.ParseSpec("http=127.0.0.1:0")
 	if err != nil {
 		b.Fatal(err)
 	}
 	ctx := bounded(b, 2*time.Minute)
-	svc, err := reload.New(ctx, reload.Config{
+	cfg := reload.Config{
 		Name: "web", Command: command, Env: os.Environ(), Specs: []handoff.Spec{spec},
 		Ready: ready.Options{Mode: mode}, Shim: []string{"/proc/self/exe", "__shim"},
 		Stdout: io.Discard, Stderr: os.Stderr, Log: zerolog.Nop(),
-	})
+	}
+	for _, f := range change {
+		f(&cfg)
+	}
+	svc, err := reload.New(ctx, cfg)
 	if err != nil {
 		b.Fatal(err)
 	}
