@@ -3,7 +3,6 @@ package speed
 import (
 	"encoding/json"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -18,7 +17,7 @@ import (
 )
 
 // bindRounds is how many generations bind.
-const bindRounds = 150
+const bindRounds = 100
 
 // bindWays are what becomes of the daemon's socket, and a manner of the binder's that
 // makes it so.
@@ -75,23 +74,6 @@ func specAt(b *testing.B, addr, manner string) handoff.Spec {
 		b.Fatal(err)
 	}
 	return spec
-}
-
-// quietAddr is one of the loopback network's that nobody connects from, with a port that
-// no connection gets by chance: it stays free at all addresses.
-func quietAddr(b *testing.B) string {
-	b.Helper()
-	for range 100 {
-		addr := fmt.Sprintf("127.%d.%d.%d:%d", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254), 10000+rand.IntN(20000))
-		_, port, _ := net.SplitHostPort(addr)
-		ln, err := net.Listen("tcp4", ":"+port)
-		if err == nil {
-			ln.Close()
-			return addr
-		}
-	}
-	b.Fatal("no port is free")
-	return ""
 }
 
 type bindSamples struct{ bind, listen, other, free samples }
