@@ -28,7 +28,7 @@ lint: ## gofmt, go vet, staticcheck, a tidy go.mod
 	$(GO) mod tidy -diff
 
 bench: ## the figures that the README quotes
-	$(GO) test -run '^$$' -bench . -benchtime $(BENCHTIME) -timeout 20m ./handoff/ ./bench/ ./bench/speed/
+	$(GO) test -run '^$$' -bench . -benchtime $(BENCHTIME) -timeout 20m ./handoff/ ./handoff/bind/ ./handoff/conns/ ./bench/ ./bench/speed/
 
 demo: ## a server under load, restarted plainly and reloaded by gapless, side by side
 	@$(GO) run ./bench/demo
