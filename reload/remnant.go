@@ -8,10 +8,12 @@ import (
 )
 
 // Between two looks at what a generation has left. The first come quickly, as most
-// requests end soon; later ones cost more than they tell.
+// requests end soon; later ones cost more than they tell, and so does each where there
+// are more than a few connections.
 const (
 	lookFirst = 50 * time.Millisecond
 	lookMost  = time.Second
+	lookFew   = 1000
 )
 
 // remnant is what a generation that has settled still has to finish before it is told to
@@ -71,6 +73,9 @@ func (s *Service) looked(g *generation, n conns.Count, err error) {
 		return
 	default:
 		m.tell(s, g)
+	}
+	if n.Open > lookFew {
+		m.every = lookMost
 	}
 	s.afterIn(g, m.every, func() {
 		if g.remnant == m {
