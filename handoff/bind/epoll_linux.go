@@ -32,12 +32,18 @@ func inEpoll(pid int, inode uint64, fd int) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	entries, err := os.ReadDir(procFile(pid, "fd"))
+	at, err := unix.Open(procFile(pid, "fd"), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return false, err
 	}
-	for _, e := range entries {
-		b, err := epollSet(pid, e.Name())
+	dir := os.NewFile(uintptr(at), "fd")
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return false, err
+	}
+	for _, name := range names {
+		b, err := epollSet(pid, at, name)
 		if err != nil || registered(b, inode, dev, fd) {
 			return err == nil, err
 		}
@@ -45,11 +51,13 @@ func inEpoll(pid int, inode uint64, fd int) (bool, error) {
 	return false, nil
 }
 
-// epollSet is the fdinfo of a descriptor, or nothing if it is no epoll set, or none any
-// more. Root may list what it may not look into.
-func epollSet(pid int, fd string) ([]byte, error) {
-	to, err := os.Readlink(procFile(pid, "fd/"+fd))
-	if err == nil && to != "anon_inode:[eventpoll]" {
+// epollSet is the fdinfo of a descriptor in the directory at, or nothing if it is no epoll
+// set, or none any more. Root may list what it may not look into. A path from the root
+// costs several times as much, and there may be thousands.
+func epollSet(pid, at int, fd string) ([]byte, error) {
+	var to [64]byte // a longer link is none
+	n, err := unix.Readlinkat(at, fd, to[:])
+	if err == nil && string(to[:n]) != "anon_inode:[eventpoll]" {
 		return nil, nil
 	}
 	var b []byte
