@@ -20,6 +20,7 @@ func TestDebianServersLoseNothing(t *testing.T) {
 		"puma":     puma,
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			s := prepare(t)
 			s.name, s.keepAlive = name, loses
 			s.underLoad(t, binaries(t), []bench.Load{

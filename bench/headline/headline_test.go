@@ -3,11 +3,11 @@ package headline
 import (
 	"cmp"
 	"context"
-
+	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
-
 	"strconv"
 	"strings"
 	"sync"
@@ -281,12 +281,16 @@ func need(t *testing.T, program string) string {
 	return ""
 }
 
+// freePort is one that no connection gets by chance, before the daemon has bound it.
 func freePort(t *testing.T) int {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		port := 10000 + rand.IntN(20000)
+		if ln, err := net.Listen("tcp", fmt.Sprintf(":%d", port)); err == nil {
+			ln.Close()
+			return port
+		}
 	}
-	defer ln.Close()
-	return ln.Addr().(*net.TCPAddr).Port
+	t.Fatal("no port is free")
+	return 0
 }

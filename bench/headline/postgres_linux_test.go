@@ -20,7 +20,10 @@ import (
 // wait for each client that keeps its connection. It listens before it has read its
 // log, and has only a message for who comes then; READY=1 says that this is over (Debian
 // builds it --with-systemd).
-func TestPostgreSQLLosesNothing(t *testing.T) { postgresOf(t).losesNothing(t) }
+func TestPostgreSQLLosesNothing(t *testing.T) {
+	t.Parallel()
+	postgresOf(t).losesNothing(t)
+}
 
 // postgresOf a new cluster.
 func postgresOf(t *testing.T) database {

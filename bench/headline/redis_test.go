@@ -15,6 +15,7 @@ import (
 // READY=1 says that this is over: gapless waits for it from the second generation on, as the
 // first has said it.
 func TestRedisLosesNothing(t *testing.T) {
+	t.Parallel()
 	program, dir, port := need(t, "redis-server"), t.TempDir(), freePort(t)
 	conf := write(t, dir, "redis.conf", fmt.Sprintf("bind 127.0.0.1\nport %d\ndir %s\nappendonly yes\n", port, dir))
 	d := database{write: redisWrite, read: redisRead}

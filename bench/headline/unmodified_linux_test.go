@@ -43,19 +43,22 @@ type unmodified struct {
 
 // Servers that know nothing of gapless, with ordinary configurations: they are replaced
 // under load, and no client notices, every generation answers, and nothing of them is
-// left. With -v it prints the table of the README.
+// left. With -v -parallel 1 it prints the table of the README.
 func TestUnmodifiedServersLoseNothing(t *testing.T) {
 	b := binaries(t)
-	rows := []string{tableHead}
-	for _, group := range []func() []unmodified{debianServers, scriptServers, compiledServers} {
-		for _, u := range group() {
-			t.Run(u.name, func(t *testing.T) {
-				need(t, u.version[0])
-				rows = append(rows, u.test(t, b))
-			})
-		}
+	all := slices.Concat(debianServers(), scriptServers(), compiledServers())
+	rows := make([]string, len(all))
+	t.Cleanup(func() {
+		there := slices.DeleteFunc(rows, func(row string) bool { return row == "" })
+		t.Logf("servers and what their clients saw:\n%s\n%s", tableHead, strings.Join(there, "\n"))
+	})
+	for i, u := range all {
+		t.Run(u.name, func(t *testing.T) {
+			t.Parallel()
+			need(t, u.version[0])
+			rows[i] = u.test(t, b)
+		})
 	}
-	t.Logf("servers and what their clients saw:\n%s", strings.Join(rows, "\n"))
 }
 
 // trial is a run of one of them.
