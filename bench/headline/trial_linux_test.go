@@ -71,10 +71,7 @@ func (r *trial) reloadAll(t *testing.T, ctx context.Context) {
 // answers asks once at each address.
 func (r *trial) answers(t *testing.T, ctx context.Context, n int) {
 	t.Helper()
-	st, err := r.h.Status(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r.remember(t, ctx)
 	for _, address := range r.addresses() {
 		l := r.load(bench.PerRequest, address, 0)
 		l.Clients, l.Max = 1, 1
@@ -82,21 +79,33 @@ func (r *trial) answers(t *testing.T, ctx context.Context, n int) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.renumber([]*bench.Result{result}, st)
+		r.renumber(result)
 		if result.Generations[strconv.Itoa(n)] != 1 {
 			t.Errorf("after the reload to generation %d %s was answered by %v, failures %v", n, address, result.Generations, result.Listed)
 		}
 	}
 }
 
+// remember is told whose the pids are after each reload: the status forgets those that
+// have long ended.
+func (r *trial) remember(t *testing.T, ctx context.Context) {
+	t.Helper()
+	st, err := r.h.Status(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, g := range st.Generations {
+		r.pids[fmt.Sprint("pid ", g.PID)] = strconv.Itoa(g.Number)
+	}
+}
+
 // renumber turns pids into the numbers of their generations.
-func (r *trial) renumber(results []*bench.Result, st rig.Status) {
+func (r *trial) renumber(results ...*bench.Result) {
 	for _, result := range results {
-		for _, g := range st.Generations {
-			pid := fmt.Sprint("pid ", g.PID)
+		for pid, generation := range r.pids {
 			if answers, ok := result.Generations[pid]; ok {
 				delete(result.Generations, pid)
-				result.Generations[strconv.Itoa(g.Number)] += answers
+				result.Generations[generation] += answers
 			}
 		}
 	}

@@ -67,7 +67,8 @@ type trial struct {
 	dir  string // of the releases
 	port int
 	h    *rig.Holder
-	seen family // all processes that were ever seen
+	seen family            // all processes that were ever seen
+	pids map[string]string // generations by what memcached says of itself
 }
 
 // unmodifiedReloads is how often each is replaced.
@@ -76,7 +77,7 @@ var unmodifiedReloads = rounds(5)
 func (u unmodified) test(t *testing.T, b rig.Binaries) string {
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	r := &trial{unmodified: u, dir: releases(t, b), port: freePort(t), seen: family{}}
+	r := &trial{unmodified: u, dir: releases(t, b), port: freePort(t), seen: family{}, pids: map[string]string{}}
 	r.make(t, ctx)
 	for n := 1; n <= unmodifiedReloads+1; n++ {
 		r.release(t, n)
@@ -85,7 +86,7 @@ func (u unmodified) test(t *testing.T, b rig.Binaries) string {
 	r.hold(t, b)
 	results := during(t, ctx, r.loads(), func() { r.reloadAll(t, ctx) })
 	st := r.drained(t, ctx)
-	r.renumber(results, st)
+	r.renumber(results...)
 	r.judge(t, results)
 	r.judgeGenerations(t, st)
 	how := r.judgeDelivery(t)
