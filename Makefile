@@ -13,8 +13,8 @@ build: ## the command, into ./gapless
 	CGO_ENABLED=0 $(GO) build -trimpath -o gapless ./cmd/gapless
 
 test: ## all tests but the long ones, with the race detector (under 5 minutes)
-	$(GO) test -race -timeout 10m $$($(GO) list ./... | grep -v -e /bench/headline -e /cmd/gapless/systemd)
-	$(GO) test -race -count=1 -p 1 -timeout 10m ./bench/headline ./cmd/gapless/systemd # they build what they test, which the cache does not see
+	$(GO) test -race -p 4 -timeout 10m $$($(GO) list ./... | grep -v -e /bench/headline -e /cmd/gapless/systemd) # most of it is waiting
+	$(GO) test -race -count=1 -parallel 4 -p 1 -timeout 10m ./bench/headline ./cmd/gapless/systemd # they build what they test, which the cache does not see
 
 check: lint ## lint, the other system, and the long tests
 	GOOS=darwin $(GO) build ./... && GOOS=darwin $(GO) vet ./...

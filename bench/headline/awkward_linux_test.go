@@ -16,7 +16,7 @@ import (
 )
 
 // awkwardReloads is how often each awkward daemon is replaced.
-var awkwardReloads = rounds(5)
+var awkwardReloads = rounds(5, 10)
 
 // awkward is a habit of testdata/awkward.
 type awkward struct {

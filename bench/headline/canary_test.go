@@ -20,6 +20,7 @@ const drawn = 20000
 // standard deviations of that (in 3 of 1,000 runs chance alone is further off, so one
 // more look decides), and none when it is given nothing.
 func TestCanaryShare(t *testing.T) {
+	t.Parallel()
 	b := binaries(t)
 	s := subject{name: "canary", run: []string{"--canary", "10%", "--canary-for", "0s", "--", b.Daemon}}
 	h := s.hold(t, b, rig.Options{})
@@ -96,6 +97,7 @@ func deviation(t *testing.T, ctx context.Context, h *rig.Holder, share float64) 
 // A canary that is killed again and again costs what it had in hand, and nobody is
 // refused.
 func TestCanaryDeathsCostOnlyWhatWasUnderWay(t *testing.T) {
+	t.Parallel()
 	b := binaries(t)
 	s := subject{name: "canary", run: []string{"--canary", "25%", "--canary-for", "0s", "--", b.Daemon, "-style", "plain"}}
 	h := s.hold(t, b, rig.Options{})
@@ -103,7 +105,7 @@ func TestCanaryDeathsCostOnlyWhatWasUnderWay(t *testing.T) {
 	defer cancel()
 	loads := addressed(t, ctx, h, bench.Load{Kind: bench.PerRequest, Rate: 200}, bench.Load{Kind: bench.Slow, Rate: 20}, bench.Load{Kind: bench.Pause, Rate: 20})
 	var kills []time.Time
-	results := during(t, ctx, loads, func() { kills = killCanaries(t, ctx, h, rounds(5)) })
+	results := during(t, ctx, loads, func() { kills = killCanaries(t, ctx, h, rounds(5, 10)) })
 	var table strings.Builder
 	bench.Table(&table, results...)
 	t.Logf("%d canaries killed:\n%s", len(kills), &table)

@@ -17,6 +17,7 @@ import (
 // connection is refused, and who waits in the queue, or comes before the replacement
 // serves, is served by that.
 func TestCrashesCostOnlyWhatWasUnderWay(t *testing.T) {
+	t.Parallel()
 	b := binaries(t)
 	s := subject{name: "plain", run: []string{"--", b.Daemon, "-style", "plain"}}
 	h := s.hold(t, b, rig.Options{})

@@ -70,6 +70,7 @@ func TestBadDeploys(t *testing.T) {
 	b := binaries(t)
 	for _, d := range badDeploys() {
 		t.Run(d.name, func(t *testing.T) {
+			t.Parallel()
 			t.Run("gapless", func(t *testing.T) { d.underGapless(t, b) })
 			if d.beside != unknown {
 				t.Run("systemd", func(t *testing.T) { d.underSystemd(t, b) })

@@ -18,15 +18,15 @@ import (
 	"github.com/gapless-dev/gapless/bench/rig"
 )
 
-// reloads is how often each daemon is replaced under each load: 20 times, or 40 in a
-// long run.
-var reloads = rounds(20)
+// reloads is how often each daemon is replaced under each load.
+var reloads = rounds(20, 40)
 
-func rounds(n int) int {
+// rounds is how often something is done: in make test, and in make check.
+func rounds(test, check int) int {
 	if os.Getenv("GAPLESS_LONG") != "" {
-		return 2 * n
+		return check
 	}
-	return n
+	return test
 }
 
 // subject is a daemon under test.
@@ -37,6 +37,7 @@ type subject struct {
 	// echo: it has an endpoint called so.
 	echo      bool
 	keepAlive keepAlive
+	reloads   int // 0 for as many as of all
 	// address is where it wants its listener, if not anywhere.
 	address string
 }
@@ -57,7 +58,7 @@ func TestReloadsLoseNothing(t *testing.T) {
 	for _, s := range []subject{
 		{name: "library", run: []string{"--", b.Daemon}, echo: true, keepAlive: lossless},
 		{name: "plain", run: []string{"--", b.Daemon, "-style", "plain"}, echo: true, keepAlive: loses},
-		{name: "plain that starts slowly", run: []string{"--", b.Daemon, "-style", "plain", "-start", "500ms"}, keepAlive: loses},
+		{name: "plain that starts slowly", run: []string{"--", b.Daemon, "-style", "plain", "-start", "500ms"}, keepAlive: loses, reloads: rounds(5, 20)},
 	} {
 		t.Run(s.name, func(t *testing.T) { s.test(t, b) })
 	}
@@ -94,7 +95,7 @@ func (s subject) underLoadBy(t *testing.T, b rig.Binaries, loads []bench.Load, o
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	h := s.hold(t, b, o)
-	results := during(t, ctx, addressed(t, ctx, h, loads...), func() { reloadAll(t, ctx, h, reloads) })
+	results := during(t, ctx, addressed(t, ctx, h, loads...), func() { reloadAll(t, ctx, h, cmp.Or(s.reloads, reloads)) })
 	s.judge(t, results)
 	notRelayed(t, h)
 }
@@ -208,7 +209,8 @@ func (s subject) judge(t *testing.T, results []*bench.Result) {
 	t.Helper()
 	var table strings.Builder
 	bench.Table(&table, results...)
-	t.Logf("%d reloads:\n%s", reloads, &table)
+	n := cmp.Or(s.reloads, reloads)
+	t.Logf("%d reloads:\n%s", n, &table)
 	for _, r := range results {
 		if r == nil {
 			continue
@@ -218,7 +220,7 @@ func (s subject) judge(t *testing.T, results []*bench.Result) {
 			t.Errorf("%s: the offered rate was not met: %d of %d were late, the worst by %s", r.Name, r.Late, r.Intended, r.MaxLate)
 		}
 		if r.Kind == bench.PerRequest { // a kept-alive connection may outlast several generations
-			allSeen(t, r)
+			allSeen(t, r, n)
 		}
 	}
 }
@@ -241,7 +243,7 @@ func (s subject) judgeFailures(t *testing.T, r *bench.Result) {
 	}
 }
 
-func allSeen(t *testing.T, r *bench.Result) {
+func allSeen(t *testing.T, r *bench.Result, reloads int) {
 	t.Helper()
 	for n := 1; n <= reloads+1; n++ {
 		if r.Generations[strconv.Itoa(n)] == 0 {

@@ -31,7 +31,7 @@ const (
 )
 
 // keptChanges is how often each server is replaced.
-var keptChanges = rounds(5)
+var keptChanges = rounds(2, 10)
 
 // crowd is a kind of clients.
 type crowd struct {

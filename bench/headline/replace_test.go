@@ -10,6 +10,7 @@ import (
 // A daemon that locks its data, and ends at once when it finds them locked, is replaced
 // with nobody refused or lost: clients wait.
 func TestReplaceLosesNothing(t *testing.T) {
+	t.Parallel()
 	b := binaries(t)
 	s := subject{name: "locks its data", keepAlive: loses,
 		run: []string{"--strategy", "replace", "--", b.Daemon, "-style", "plain", "-start", "50ms", "-lock", t.TempDir() + "/lock"}}

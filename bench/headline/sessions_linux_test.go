@@ -23,6 +23,7 @@ func TestPostgreSQLSessions(t *testing.T) {
 		{"connections", commits, []int{1}},
 	} {
 		t.Run(c.drain, func(t *testing.T) {
+			t.Parallel()
 			d := postgresOf(t)
 			h := d.hold(t, binaries(t), rig.Options{Args: []string{"--drain", c.drain}})
 			session := begin(t, d.address)

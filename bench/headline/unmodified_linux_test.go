@@ -72,7 +72,7 @@ type trial struct {
 }
 
 // unmodifiedReloads is how often each is replaced.
-var unmodifiedReloads = rounds(5)
+var unmodifiedReloads = rounds(5, 10)
 
 func (u unmodified) test(t *testing.T, b rig.Binaries) string {
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
